@@ -1,0 +1,68 @@
+// Who may import whom: the rules of ARCHITECTURE.md, section "Codemap".
+const only = (from, allowed, comment) => ({
+  name: `${from}-imports`,
+  comment,
+  severity: 'error',
+  from: { path: `^${from}/` },
+  to: { pathNot: [`^${from}/`, ...allowed] },
+})
+
+module.exports = {
+  forbidden: [
+    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true } },
+    { name: 'no-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true, pathNot: '^cloudflare:' } },
+    {
+      name: 'only-runtime-knows-onnxruntime',
+      severity: 'error',
+      from: { pathNot: '^(runtime|test|bench)/' },
+      to: { path: 'node_modules/onnxruntime-' },
+    },
+    {
+      name: 'contracts-import-their-schema-library-only',
+      severity: 'error',
+      from: { path: '^(compiler|gpu-backend)/contract\\.ts$' },
+      to: { pathNot: 'node_modules/zod/' },
+    },
+    only(
+      'gateway',
+      [
+        '^compiler/contract\\.ts$',
+        '^gpu-backend/contract\\.ts$',
+        'node_modules/(hono|drizzle-orm|zod|jose|eventsource-parser)/',
+        '^cloudflare:',
+      ],
+      'Web standards, hono, drizzle and the two contracts; never node:*, never onnxruntime.',
+    ),
+    only(
+      'compiler',
+      ['node_modules/(zod|@bufbuild/protobuf)/'],
+      'Pure: bytes in, bytes out. No platform, no network, no clock.',
+    ),
+    only(
+      'runtime',
+      ['node_modules/onnxruntime-', '^(fs|path|crypto|os|stream|buffer|url)', '^node:'],
+      'What the platform gives: ONNX Runtime and files.',
+    ),
+    {
+      name: 'gpu-backend-imports',
+      severity: 'error',
+      from: { path: '^gpu-backend/' },
+      to: { path: '^(gateway|trainer|cli|console|test)/' },
+    },
+    {
+      name: 'nothing-imports-cli-or-test',
+      severity: 'error',
+      from: { pathNot: '^(cli|test|bench|scripts|examples)/' },
+      to: { path: '^(cli|test)/' },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    exclude: { path: '^test/gateway/' },
+    tsPreCompilationDeps: true,
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['workerd', 'worker', 'import', 'node', 'default', 'types'],
+    },
+  },
+}

@@ -1,0 +1,114 @@
+// The artifact's description: what `compile` emits, and what the backend and the gateway may rely on.
+// Specification in words: docs/artifact-format.md.
+import { z } from 'zod'
+
+export const MANIFEST_SCHEMA = 'sidepath.artifact/1'
+export const MANIFEST_FILE = 'manifest.json'
+
+/** SHA-256, lower-case hex. */
+export const Digest = z.string().regex(/^[0-9a-f]{64}$/)
+
+/** Names of adapters, as the compiler takes them and the gateway registers them. */
+export const AdapterName = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/)
+
+const Count = z.int().min(1)
+
+export const ArchitectureSchema = z.strictObject({
+  family: z.enum(['llama']),
+  hiddenSize: Count,
+  intermediateSize: Count,
+  layers: Count,
+  heads: Count,
+  kvHeads: Count,
+  headDim: Count,
+  vocabSize: Count,
+  maxPositions: Count,
+})
+export type Architecture = z.infer<typeof ArchitectureSchema>
+
+/** One linear that the low-rank path can attach to. */
+export const LinearSchema = z.strictObject({
+  /** Path in the base, e.g. `model.layers.0.self_attn.q_proj`. */
+  module: z.string(),
+  in: Count,
+  out: Count,
+})
+export type Linear = z.infer<typeof LinearSchema>
+
+export const AdapterEntrySchema = z.strictObject({
+  name: AdapterName,
+  /** SHA-256 of `file` (routed), the id under which a backend loads it; of its would-be bytes where it was merged. */
+  digest: Digest,
+  /** Largest rank over the adapter's modules. */
+  r: Count,
+  loraAlpha: z.number(),
+  useRslora: z.boolean(),
+  /** Weight in a merge; 1 where the adapter is routed. */
+  weight: z.number(),
+  /** Per module: its rank and the scaling that was folded into B (times the weight, where merged). */
+  modules: z.record(z.string(), z.strictObject({ r: Count, scaling: z.number() })),
+  /** `adapters/<digest>.safetensors`; routed only. */
+  file: z.string().optional(),
+})
+export type AdapterEntry = z.infer<typeof AdapterEntrySchema>
+
+/** One line of the coverage report: a tensor of an adapter and the linear of the base that it changes. */
+export const CoverageSchema = z.strictObject({
+  adapter: AdapterName,
+  tensor: z.string(),
+  module: z.string(),
+  /** How the linear was found. */
+  evidence: z.enum(['checkpoint-name']),
+})
+
+export const FileEntrySchema = z.strictObject({ path: z.string(), bytes: z.int().min(0), sha256: Digest })
+
+export const ManifestSchema = z.strictObject({
+  schema: z.literal(MANIFEST_SCHEMA),
+  target: z.enum(['routed', 'merged']),
+  base: z.strictObject({
+    /** SHA-256 over the base's configuration and tensors, independent of file layout. */
+    digest: Digest,
+    architecture: ArchitectureSchema,
+    /** Token ids that end a generation. */
+    eosTokenIds: z.array(z.int().min(0)).min(1),
+  }),
+  opset: z.int(),
+  /** Storage type of the weights in the graphs. */
+  dtype: z.enum(['float32']),
+  adapters: z.array(AdapterEntrySchema),
+  /** Linears that have a place in the bank, in graph order; empty unless `routed`. */
+  bank: z.array(LinearSchema),
+  graphs: z.strictObject({
+    /** The ecosystem's form: `past_key_values` in, `logits` and `present` out. */
+    model: z.string(),
+    /** The form that the backend runs: the KV cache is an input only. Shares the weights of `model`. */
+    engine: z.string(),
+  }),
+  coverage: z.array(CoverageSchema),
+  /** Every other file of the artifact. */
+  files: z.array(FileEntrySchema),
+})
+export type Manifest = z.infer<typeof ManifestSchema>
+
+/** Names of graph inputs and outputs. Shapes: docs/artifact-format.md. */
+export const graphNames = {
+  inputIds: 'input_ids',
+  attentionMask: 'attention_mask',
+  positionIds: 'position_ids',
+  logits: 'logits',
+  pastKey: (layer: number) => `past_key_values.${layer}.key`,
+  pastValue: (layer: number) => `past_key_values.${layer}.value`,
+  presentKey: (layer: number) => `present.${layer}.key`,
+  presentValue: (layer: number) => `present.${layer}.value`,
+  adapterSlots: 'adapter_slots',
+  bankA: (module: string) => `bank.${module}.lora_A`,
+  bankB: (module: string) => `bank.${module}.lora_B`,
+  // Engine form only.
+  pastLengths: 'past_lengths',
+  logitIndices: 'logit_indices',
+  cacheKey: (layer: number) => `cache.${layer}.key`,
+  cacheValue: (layer: number) => `cache.${layer}.value`,
+  newKey: (layer: number) => `new.${layer}.key`,
+  newValue: (layer: number) => `new.${layer}.value`,
+} as const

@@ -1,0 +1,98 @@
+// Files as the compiler wants them, on Node: bounded random access, folders that nothing escapes, atomic output.
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, relative, resolve, sep } from 'node:path'
+
+/** A file opened for random access. See `ByteSource` in compiler/host.ts. */
+export async function openFile(path: string, name: string = path) {
+  const handle = await open(path, 'r')
+  const { size } = await handle.stat()
+  return {
+    name,
+    size,
+    async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+      if (offset < 0 || length < 0 || offset + length > size) {
+        throw new RangeError(`${name}: bytes ${offset}..${offset + length} are outside the file of ${size} bytes`)
+      }
+      const bytes = new Uint8Array(length)
+      let done = 0
+      while (done < length) {
+        const { bytesRead } = await handle.read(bytes, done, length - done, offset + done)
+        if (bytesRead === 0) throw new RangeError(`${name}: the file shrank while it was read`)
+        done += bytesRead
+      }
+      return bytes
+    },
+    close: () => handle.close(),
+  }
+}
+
+/** A folder to read from; a path that leaves it, by `..`, by being absolute or by a symlink, is refused. */
+export function openFolder(path: string) {
+  const root = resolve(path)
+  return {
+    name: path,
+    async open(child: string) {
+      const full = resolve(root, child)
+      if (!full.startsWith(root + sep)) throw new RangeError(`${path}: "${child}" is outside the folder`)
+      const real = await realpath(full).catch(ignoreMissing)
+      if (real === undefined) return undefined
+      const inside = relative(await realpath(root), real)
+      if (inside.startsWith('..')) throw new RangeError(`${path}: "${child}" is a link that leaves the folder`)
+      if (!(await stat(real)).isFile()) return undefined
+      return openFile(real, join(path, child))
+    },
+  }
+}
+
+/** A folder under a temporary name beside `path`; `commit` flushes it and renames it into place. */
+export async function stageFolder(path: string) {
+  const parent = dirname(resolve(path))
+  await mkdir(parent, { recursive: true })
+  const staging = join(parent, `.${basename(path)}.${randomBytes(6).toString('hex')}.partial`)
+  await mkdir(staging)
+  return {
+    /** Where the files are until `commit`. */
+    path: staging,
+    async create(child: string) {
+      const full = resolve(staging, child)
+      if (!full.startsWith(staging + sep)) throw new RangeError(`${path}: "${child}" is outside the folder`)
+      await mkdir(dirname(full), { recursive: true })
+      const handle = await open(full, 'wx')
+      return {
+        async write(bytes: Uint8Array): Promise<void> {
+          await handle.writeFile(bytes)
+        },
+        async close(): Promise<void> {
+          await handle.sync()
+          await handle.close()
+        },
+      }
+    },
+    /** Fails, leaving `target` untouched, when it exists and is not an empty folder. */
+    async commit(target: string = path): Promise<void> {
+      await rename(staging, target)
+    },
+    async discard(): Promise<void> {
+      await rm(staging, { recursive: true, force: true })
+    },
+  }
+}
+
+/** SHA-256 for the compiler. See `Host` in compiler/host.ts. */
+export const nodeHost = {
+  sha256() {
+    const hash = createHash('sha256')
+    return {
+      update(bytes: Uint8Array): void {
+        hash.update(bytes)
+      },
+      hex: (): string => hash.digest('hex'),
+    }
+  },
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+  throw error
+}
