@@ -72,6 +72,7 @@ export async function stageFolder(path: string) {
     /** Fails, leaving `target` untouched, when it exists and is not an empty folder. */
     async commit(target: string = path): Promise<void> {
       await rename(staging, target)
+      await syncFolder(parent)
     },
     async discard(): Promise<void> {
       await rm(staging, { recursive: true, force: true })
@@ -90,6 +91,12 @@ export const nodeHost = {
       hex: (): string => hash.digest('hex'),
     }
   },
+}
+
+/** Without this a rename may be lost with the power, though every file in the folder is on disk. */
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  await handle.sync().finally(() => handle.close())
 }
 
 function ignoreMissing(error: NodeJS.ErrnoException): undefined {

@@ -1,0 +1,157 @@
+// `sidepath compile` and `sidepath merge`: folders in, an artifact out, all or nothing.
+import { readdir, stat } from 'node:fs/promises'
+import { basename, resolve } from 'node:path'
+import { compile } from '../compiler/compile.ts'
+import { AdapterName, MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
+import { readArtifact } from '../compiler/read-artifact.ts'
+import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
+import { UserError } from './fail.ts'
+import { startProgress } from './progress.ts'
+import { table } from './table.ts'
+
+export interface CompileOptions {
+  readonly base: string
+  readonly adapter?: readonly string[]
+  readonly out: string
+  readonly json?: boolean
+}
+
+export interface AdapterSpec {
+  readonly name: string
+  readonly path: string
+  readonly weight: number
+}
+
+export async function compileCommand(target: 'routed' | 'merged', options: CompileOptions): Promise<void> {
+  const specs = (options.adapter ?? []).map(parseAdapterSpec)
+  if (target === 'routed' && specs.some(({ weight }) => weight !== 1)) {
+    throw new UserError('compile takes adapters at weight 1; a weight is for `sidepath merge`.')
+  }
+  await requireFree(options.out)
+  const started = performance.now()
+  const { id, manifest } = await compileToFolder(
+    { base: options.base, adapters: specs, target },
+    options.out,
+    !options.json,
+  )
+  const seconds = (performance.now() - started) / 1000
+  const out = resolve(options.out)
+  process.stdout.write(
+    options.json ? `${JSON.stringify({ id, out, seconds, manifest })}\n` : `${summary(id, manifest, out, seconds)}\n`,
+  )
+}
+
+/**
+ * Compiles into a staging folder and renames it to `out`, which a kill at any moment leaves as it was.
+ * An `out` that already holds this very artifact is left alone.
+ */
+export async function compileToFolder(
+  input: { base: string; adapters: readonly AdapterSpec[]; target: 'routed' | 'merged' },
+  out: string | ((id: string) => string),
+  showProgress: boolean,
+): Promise<{ id: string; manifest: Manifest; path: string }> {
+  await requireFolder(input.base, 'base')
+  for (const { name, path } of input.adapters) await requireFolder(path, `adapter "${name}"`)
+  const staged = await stageFolder(typeof out === 'string' ? out : out('new'))
+  const progress = startProgress(showProgress)
+  const interrupted = () => {
+    progress.stop()
+    void staged.discard().finally(() => process.exit(130))
+  }
+  process.once('SIGINT', interrupted)
+  process.once('SIGTERM', interrupted)
+  try {
+    const result = await compile(
+      {
+        base: openFolder(input.base),
+        adapters: input.adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight })),
+        target: input.target,
+      },
+      staged,
+      nodeHost,
+      ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
+    )
+    const path = typeof out === 'string' ? out : out(result.id)
+    const there = await artifactIdAt(path)
+    if (there === undefined) await staged.commit(path)
+    else if (there !== result.id) {
+      throw new UserError(
+        `--out "${path}" holds another artifact, ${there.slice(0, 12)}…; the new one is ${result.id.slice(0, 12)}…. ` +
+          'Choose another folder or delete that one.',
+      )
+    }
+    return { ...result, path }
+  } finally {
+    progress.stop()
+    process.off('SIGINT', interrupted)
+    process.off('SIGTERM', interrupted)
+    await staged.discard()
+  }
+}
+
+/** `name=folder`, `name*weight=folder`, or a folder, whose last part is then the name. */
+export function parseAdapterSpec(spec: string): AdapterSpec {
+  const match = /^([^=*/]+)(?:\*([^=]+))?=(.+)$/s.exec(spec)
+  const name = match?.[1] ?? basename(resolve(spec))
+  const path = match?.[3] ?? spec
+  const weight = match?.[2] === undefined ? 1 : Number(match[2])
+  if (!Number.isFinite(weight)) {
+    throw new UserError(
+      `--adapter "${spec}": the weight "${match?.[2]}" is not a number; write e.g. ${name}*0.5=${path}.`,
+    )
+  }
+  if (!AdapterName.safeParse(name).success) {
+    throw new UserError(
+      `--adapter "${spec}": the name "${name}" may have a–z, 0–9, ".", "_" and "-", at most 64, and begins with a ` +
+        'letter or digit; write name=folder.',
+    )
+  }
+  return { name, path, weight }
+}
+
+/** An output that is a file, or a folder with anything but an artifact in it, is not ours to touch. */
+async function requireFree(out: string): Promise<void> {
+  const there = await stat(out).catch(() => undefined)
+  if (there === undefined) return
+  if (!there.isDirectory()) throw new UserError(`--out "${out}" is a file; choose a folder that does not exist yet.`)
+  const entries = await readdir(out)
+  if (entries.length > 0 && !entries.includes(MANIFEST_FILE)) {
+    throw new UserError(`--out "${out}" is not empty and is not an artifact; choose a folder that does not exist yet.`)
+  }
+}
+
+async function requireFolder(path: string, subject: string): Promise<void> {
+  const there = await stat(path).catch(() => undefined)
+  if (there?.isDirectory()) return
+  const found = there === undefined ? 'does not exist' : 'is a file'
+  throw new UserError(`${subject}: "${path}" ${found}; give the folder that holds its config and safetensors files.`)
+}
+
+async function artifactIdAt(path: string): Promise<string | undefined> {
+  const entries = await readdir(path).catch(() => [])
+  return entries.includes(MANIFEST_FILE) ? (await readArtifact(openFolder(path), nodeHost)).id : undefined
+}
+
+function summary(id: string, manifest: Manifest, out: string, seconds: number): string {
+  const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0)
+  const lines = [
+    `${manifest.target} artifact ${id}`,
+    `${(bytes / 1e6).toFixed(1)} MB in ${manifest.files.length + 1} files, ${seconds.toFixed(1)} s → ${out}`,
+  ]
+  if (manifest.adapters.length > 0) {
+    const rows = manifest.adapters.map((adapter) => {
+      const tensors = manifest.coverage.filter((line) => line.adapter === adapter.name).length
+      const scalings = [...new Set(Object.values(adapter.modules).map(({ scaling }) => scaling.toPrecision(4)))]
+      return [
+        adapter.name,
+        String(adapter.r),
+        `${scalings.slice(0, 3).join(', ')}${adapter.useRslora ? ' (rsLoRA)' : ''}`,
+        `${tensors} of ${tensors}`,
+        String(Object.keys(adapter.modules).length),
+        adapter.digest.slice(0, 12),
+      ]
+    })
+    lines.push('', table(['adapter', 'r', 'scaling', 'tensors used', 'modules', 'digest'], rows))
+  }
+  return lines.join('\n')
+}

@@ -1,0 +1,76 @@
+// The command line: one thin shell per verb. Each verb's module is loaded only when it runs.
+import { Command, InvalidArgumentError, Option } from 'commander'
+import packageJson from '../package.json' with { type: 'json' }
+import { fail } from './fail.ts'
+
+export async function main(argv: string[]): Promise<void> {
+  // Errors are printed by `fail`, so that every failure has the same shape and the right exit code.
+  process.on('uncaughtException', fail)
+  process.on('unhandledRejection', fail)
+  await program().parseAsync(argv).catch(fail)
+}
+
+function program(): Command {
+  const sidepath = new Command('sidepath')
+    .description(
+      'One frozen base model, many LoRA adapters, and each caller gets exactly what their permissions allow.',
+    )
+    .version(packageJson.version)
+    .showHelpAfterError('(see --help)')
+
+  sidepath
+    .command('up')
+    .description('start everything with the demo base, adapters, tenants and keys')
+    .option('--port <port>', 'port of the gateway', parsePort, 8787)
+    .option('--backend-port <port>', 'port of the inference backend', parsePort, 8788)
+    .option('--data-dir <folder>', 'where the database, artifacts and secrets are kept', '.sidepath')
+    .action(async (options) => (await import('./up/up.ts')).up(options))
+
+  sidepath
+    .command('compile')
+    .description('base + PEFT adapters → a routed artifact: the base untouched, one slot index per row')
+    .requiredOption('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
+    .addOption(adapterOption('name=folder, or a folder; repeat for more'))
+    .requiredOption('--out <folder>', 'where the artifact goes')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./compile.ts')).compileCommand('routed', options))
+
+  sidepath
+    .command('merge')
+    .description('base + PEFT adapters → a merged artifact: the deltas written into the weights')
+    .requiredOption('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
+    .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several').makeOptionMandatory())
+    .requiredOption('--out <folder>', 'where the artifact goes')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./compile.ts')).compileCommand('merged', options))
+
+  sidepath
+    .command('score')
+    .description('log-probability of each token of a text, and its perplexity')
+    .requiredOption('--artifact <folder>', 'an artifact that compile or merge wrote')
+    .option('--adapter <name>', 'an adapter of a routed artifact; the base without it')
+    .addOption(new Option('--text <text>', 'the text').conflicts('tokenIds'))
+    .addOption(new Option('--token-ids <ids>', 'token ids, separated by commas').argParser(parseTokenIds))
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./score.ts')).scoreCommand(options))
+
+  return sidepath
+}
+
+function adapterOption(description: string): Option {
+  return new Option('--adapter <spec>', description).argParser<string[]>((spec, before) => [...(before ?? []), spec])
+}
+
+function parsePort(text: string): number {
+  const port = Number(text)
+  if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65_535) throw new InvalidArgumentError('a port is 1 to 65535.')
+  return port
+}
+
+function parseTokenIds(text: string): number[] {
+  return text.split(',').map((part) => {
+    const id = part.trim()
+    if (!/^\d{1,9}$/.test(id)) throw new InvalidArgumentError(`"${id}" is not a token id; write e.g. 1,52,7.`)
+    return Number(id)
+  })
+}

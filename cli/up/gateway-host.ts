@@ -1,0 +1,109 @@
+// The gateway on this machine: the same Worker that runs at Cloudflare, bundled by esbuild, in workerd, with a local D1.
+import { readdir, readFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { build } from 'esbuild'
+import { Log, LogLevel, Miniflare } from 'miniflare'
+import { UserError } from '../fail.ts'
+import { endWithParent } from './end-with-parent.ts'
+import type { Secrets } from './secrets.ts'
+
+const ROOT = join(import.meta.dirname, '..', '..')
+const HOST = '127.0.0.1'
+/** Must match wrangler.toml; never newer than the installed workerd. */
+const COMPATIBILITY_DATE = '2026-10-01'
+
+export interface GatewayHost {
+  readonly url: string
+  readonly database: Awaited<ReturnType<Miniflare['getD1Database']>>
+  close(): Promise<void>
+}
+
+export async function startGateway(options: {
+  port: number
+  secrets: Secrets
+  persistTo: string
+  log: (line: string) => void
+}): Promise<GatewayHost> {
+  const miniflare = new Miniflare({
+    host: HOST,
+    port: options.port,
+    log: new Log(LogLevel.NONE),
+    logRequests: false,
+    cf: false,
+    enableDevRegistry: false,
+    resourcePersistencePath: options.persistTo,
+    handleStructuredLogs: ({ message }) => options.log(message),
+    workers: [
+      {
+        config: {
+          name: 'sidepath-gateway',
+          compatibilityDate: COMPATIBILITY_DATE,
+          compatibilityFlags: ['enable_request_signal'],
+          env: {
+            DB: { type: 'd1', id: 'sidepath' },
+            PEPPERS: { type: 'text', value: JSON.stringify(options.secrets.peppers) },
+            CAPABILITY_SECRET: { type: 'text', value: options.secrets.capabilitySecret },
+            ENVIRONMENT: { type: 'text', value: 'local' },
+          },
+          manifest: {
+            mainModule: 'worker.js',
+            modules: { 'worker.js': { type: 'esm', contents: await bundle() } },
+          },
+        },
+      },
+    ],
+  })
+  const guarded = endWithParent('workerd')
+  await miniflare.ready
+  const release = await guarded
+  return {
+    url: `http://${HOST}:${options.port}`,
+    database: await miniflare.getD1Database('DB'),
+    async close() {
+      release()
+      await miniflare.dispose()
+    },
+  }
+}
+
+/** Refuses a port that something else listens on, before any work is done. */
+export async function requireFreePort(port: number, flag: string): Promise<void> {
+  const server = createServer()
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(port, HOST, resolve)
+    })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EADDRINUSE')
+      throw new UserError(`port ${port} is in use; stop what uses it or pass ${flag} with another.`)
+    if (code === 'EACCES')
+      throw new UserError(`port ${port} may not be opened by this user; pass ${flag} with one above 1023.`)
+    throw error
+  } finally {
+    await new Promise((resolve) => server.close(resolve))
+  }
+}
+
+/** The SQL files of `migrations/`, in order. */
+export async function readMigrations(): Promise<{ name: string; sql: string }[]> {
+  const folder = join(ROOT, 'migrations')
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort()
+  return Promise.all(names.map(async (name) => ({ name, sql: await readFile(join(folder, name), 'utf8') })))
+}
+
+async function bundle(): Promise<string> {
+  const result = await build({
+    entryPoints: [join(ROOT, 'gateway', 'worker.ts')],
+    bundle: true,
+    write: false,
+    format: 'esm',
+    target: 'es2024',
+    conditions: ['workerd', 'worker', 'import'],
+    external: ['cloudflare:*'],
+    logLevel: 'silent',
+  })
+  return result.outputFiles[0]?.text ?? ''
+}

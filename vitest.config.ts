@@ -1,0 +1,20 @@
+// Two kinds of test: on Node, and (test/gateway) inside workerd with a real D1.
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    reporters: ['default', './test/closing-line.ts'],
+    projects: [
+      {
+        test: {
+          name: 'node',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/gateway/**'],
+          testTimeout: 30_000,
+          hookTimeout: 120_000,
+        },
+      },
+      './test/gateway/vitest.config.ts',
+    ],
+  },
+})
