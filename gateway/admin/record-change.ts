@@ -1,0 +1,54 @@
+// Every change of the registry and its audit row, in one batch: neither exists without the other.
+import type { BatchItem } from 'drizzle-orm/batch'
+import { adminKeyId, type GatewayContext } from '../context.ts'
+import { digestRecord } from '../digest.ts'
+import { badRequest } from '../errors.ts'
+import { audit } from '../schema.ts'
+
+type Row = Readonly<Record<string, unknown>>
+
+export interface Change {
+  /** For example `grant.put`. */
+  readonly action: string
+  /** Path of what changes, for example `acme/support-v2`. */
+  readonly resource: string
+  readonly before: Row | undefined
+  readonly after: Row | undefined
+  readonly writes: readonly BatchItem<'sqlite'>[]
+}
+
+const digestOf = (row: Row | undefined) => (row === undefined ? null : digestRecord(row))
+
+/** The caller's mistake that a constraint caught, in words; null where it is ours. */
+function explain(error: unknown): Error | null {
+  const text =
+    error instanceof Error ? `${error.message} ${error.cause instanceof Error ? error.cause.message : ''}` : ''
+  if (text.includes('FOREIGN KEY constraint failed')) {
+    return badRequest('The request names something that does not exist in this tenant.', 'unknown_reference')
+  }
+  if (text.includes('UNIQUE constraint failed')) {
+    return badRequest('Another resource already has this name, version or address.', 'already_exists')
+  }
+  return null
+}
+
+export async function recordChange(c: GatewayContext, change: Change): Promise<void> {
+  const db = c.get('db')
+  const { action, resource } = change
+  const row = db.insert(audit).values({
+    at: c.get('world').now(),
+    actor: adminKeyId(c),
+    action,
+    resource,
+    beforeDigest: await digestOf(change.before),
+    afterDigest: await digestOf(change.after),
+  })
+  try {
+    await db.batch([row, ...change.writes])
+  } catch (error) {
+    throw explain(error) ?? error
+  }
+}
+
+export const immutable = (what: string) =>
+  badRequest(`${what} cannot be changed once it is there; register it under another id.`, 'immutable')

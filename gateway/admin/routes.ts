@@ -1,0 +1,34 @@
+// The admin plane's table of routes. The guard has already asked for an admin key.
+import { Hono } from 'hono'
+import type { GatewayEnv } from '../context.ts'
+import { addAdapters } from './adapters.ts'
+import { addAudit } from './audit.ts'
+import { addBackends } from './backends.ts'
+import { addBases } from './bases.ts'
+import { addExperiments } from './experiments.ts'
+import { addExplain } from './explain.ts'
+import { addGrants } from './grants.ts'
+import { addKeys } from './keys.ts'
+import { addModels } from './models.ts'
+import { addRoles } from './roles.ts'
+import { addTenants } from './tenants.ts'
+import { addUsage } from './usage.ts'
+import { addUsers } from './users.ts'
+
+export function createAdmin(): Hono<GatewayEnv> {
+  const admin = new Hono<GatewayEnv>()
+  addTenants(admin)
+  addUsers(admin)
+  addRoles(admin)
+  addKeys(admin)
+  addBases(admin)
+  addBackends(admin)
+  addAdapters(admin)
+  addModels(admin)
+  addGrants(admin)
+  addExperiments(admin)
+  addUsage(admin)
+  addAudit(admin)
+  addExplain(admin)
+  return admin
+}

@@ -1,0 +1,52 @@
+// The gateway, assembled: what runs in front of every route, and the table of routes.
+import { drizzle } from 'drizzle-orm/d1'
+import { Hono } from 'hono'
+import { createAdmin } from './admin/routes.ts'
+import { guard } from './authenticate.ts'
+import { readConfig } from './config.ts'
+import type { GatewayEnv, World } from './context.ts'
+import { GatewayError, internalError, misconfigured, notFound } from './errors.ts'
+import { hardenResponse } from './harden-response.ts'
+import { createHealth } from './health.ts'
+import { infer } from './infer.ts'
+import { getModel, listModels } from './list-models.ts'
+import { errorFields, log } from './log.ts'
+
+export function createApp(world: World): Hono<GatewayEnv> {
+  const app = new Hono<GatewayEnv>()
+
+  app.onError((error, c) => {
+    const requestId = c.get('requestId')
+    if (!(error instanceof GatewayError)) log('error', { requestId, ...errorFields(error) })
+    const { status, body, headers } = error instanceof GatewayError ? error : internalError()
+    return c.json(body, status, headers)
+  })
+  app.notFound(() => {
+    throw notFound()
+  })
+
+  app.use('*', async (c, next) => {
+    c.set('world', world)
+    await next()
+  })
+  app.use('*', hardenResponse)
+  app.use('*', async (c, next) => {
+    const config = readConfig(c.env)
+    if (!('db' in config)) {
+      log('config.invalid', { bindings: config.join(',') })
+      throw misconfigured()
+    }
+    c.set('config', config)
+    c.set('db', drizzle(config.db))
+    await next()
+  })
+  app.use('*', guard)
+
+  app.get('/healthz', createHealth())
+  app.get('/v1/models', listModels)
+  app.get('/v1/models/:model', (c) => getModel(c, c.req.param('model')))
+  app.post('/v1/chat/completions', (c) => infer(c, 'chat'))
+  app.post('/v1/completions', (c) => infer(c, 'completions'))
+  app.route('/admin', createAdmin())
+  return app
+}

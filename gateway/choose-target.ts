@@ -1,0 +1,136 @@
+// From a public model name to the one thing that will run: the target itself, or the experiment's arm for this subject.
+// Authorised each time: an assignment made last week gives no access today.
+import { and, eq } from 'drizzle-orm'
+import type { DrizzleD1Database } from 'drizzle-orm/d1'
+import { sha256 } from './digest.ts'
+import { hashBucket, pickArm } from './hash-bucket.ts'
+import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from './policy.ts'
+import type { Target } from './resolve-grants.ts'
+import { assignments } from './schema.ts'
+
+export interface Assignment {
+  readonly experimentId: string
+  readonly bucketVersion: number
+  readonly subject: string
+  readonly assignedArmId: string
+}
+
+export interface Choice {
+  readonly model: string
+  readonly target: Target
+  readonly grantId: string
+  /** The arm that runs, where the model is an experiment. */
+  readonly arm: { readonly experimentId: string; readonly bucketVersion: number; readonly id: string } | null
+  /** What to record as an exposure; null outside a running experiment. */
+  readonly exposure: (Assignment & { readonly servedArmId: string }) | null
+}
+
+/**
+ * The subject that is bucketed: the user where the key has one, else the key. Hex, so that every SDK hashes it alike;
+ * without a secret, since rotating one would move everybody to another arm.
+ */
+export async function subjectDigest(policy: Policy): Promise<string> {
+  const { tenantId, userId, keyId } = policy.subject
+  return sha256(JSON.stringify([tenantId, userId === null ? 'key' : 'user', userId ?? keyId]))
+}
+
+/** The arm to run, given the arm that the subject is assigned to: that one, else the control, else none. */
+export function armFor(policy: Policy, experiment: Experiment, assignedArmId: string, now: number): Arm | undefined {
+  const assigned = experiment.arms.find((arm) => arm.id === assignedArmId)
+  return [assigned, experiment.arms[0]].find((arm) => arm !== undefined && isGranted(policy, arm.target, now))
+}
+
+/** Bucketed over all arms, granted or not, so that permissions never change the split. */
+export function bucketArm(experiment: Experiment, subject: string): Arm {
+  const arm = pickArm(experiment.arms, hashBucket(experiment.seed, subject))
+  if (arm === undefined) throw new Error('the weights of an experiment do not sum to 10,000')
+  return arm
+}
+
+const sameSubject = (policy: Policy, experiment: Experiment, subject: string) =>
+  and(
+    eq(assignments.tenantId, policy.subject.tenantId),
+    eq(assignments.experimentId, experiment.id),
+    eq(assignments.bucketVersion, experiment.bucketVersion),
+    eq(assignments.subject, subject),
+  )
+
+export async function readAssignment(
+  db: DrizzleD1Database,
+  policy: Policy,
+  experiment: Experiment,
+  subject: string,
+): Promise<string | undefined> {
+  const [row] = await db
+    .select()
+    .from(assignments)
+    .where(sameSubject(policy, experiment, subject))
+  return row?.armId
+}
+
+/** Write once, then read: of two concurrent first requests both get the arm of the one that was stored. */
+async function assign(
+  db: DrizzleD1Database,
+  policy: Policy,
+  experiment: Experiment,
+  subject: string,
+  now: number,
+): Promise<string> {
+  const [, rows] = await db.batch([
+    db
+      .insert(assignments)
+      .values({
+        tenantId: policy.subject.tenantId,
+        experimentId: experiment.id,
+        bucketVersion: experiment.bucketVersion,
+        subject,
+        armId: bucketArm(experiment, subject).id,
+        createdAt: now,
+      })
+      .onConflictDoNothing(),
+    db
+      .select()
+      .from(assignments)
+      .where(sameSubject(policy, experiment, subject)),
+  ])
+  const row = rows[0]
+  if (row === undefined) throw new Error('an assignment that was just written is not there')
+  return row.armId
+}
+
+function choose(policy: Policy, model: Model, target: Target, now: number, rest: Pick<Choice, 'arm' | 'exposure'>) {
+  const decision = decide(policy, target, now)
+  return decision.allowed ? { model: model.name, target, grantId: decision.grantId, ...rest } : undefined
+}
+
+/** Undefined: unknown, forbidden, expired, disabled, another tenant's. The caller cannot tell which, nor may we say. */
+export async function chooseTarget(
+  db: DrizzleD1Database,
+  policy: Policy,
+  name: string,
+  now: number,
+): Promise<Choice | undefined> {
+  const model = policy.models.find((candidate) => candidate.name === name)
+  if (model === undefined) return undefined
+  if (model.serves.kind === 'target') {
+    return choose(policy, model, model.serves.target, now, { arm: null, exposure: null })
+  }
+  const { experiment } = model.serves
+  const { id: experimentId, bucketVersion } = experiment
+  const control = experiment.arms[0]
+  if (!experiment.running) {
+    const arm = control && { experimentId, bucketVersion, id: control.id }
+    return arm && choose(policy, model, control.target, now, { arm, exposure: null })
+  }
+  if (!experiment.arms.some((arm) => isGranted(policy, arm.target, now))) return undefined
+  const subject = await subjectDigest(policy)
+  const assignedArmId = await assign(db, policy, experiment, subject, now)
+  const served = armFor(policy, experiment, assignedArmId, now)
+  return (
+    served &&
+    choose(policy, model, served.target, now, {
+      arm: { experimentId, bucketVersion, id: served.id },
+      exposure: { experimentId, bucketVersion, subject, assignedArmId, servedArmId: served.id },
+    })
+  )
+}

@@ -1,0 +1,17 @@
+// Digests of text and of records: SHA-256, lower-case hex.
+
+const encoder = new TextEncoder()
+
+export function toHex(bytes: ArrayBuffer): string {
+  return Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
+
+export async function sha256(text: string): Promise<string> {
+  return toHex(await crypto.subtle.digest('SHA-256', encoder.encode(text)))
+}
+
+/** A flat record with its keys sorted, so that the same facts give the same digest. */
+export async function digestRecord(record: Readonly<Record<string, unknown>>): Promise<string> {
+  const entries = Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1))
+  return sha256(JSON.stringify(entries))
+}

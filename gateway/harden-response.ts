@@ -1,0 +1,26 @@
+// What every answer carries, and nothing else: our request id, no sniffing, no framing, no caching, no CORS.
+import { createMiddleware } from 'hono/factory'
+import type { GatewayEnv } from './context.ts'
+import { log } from './log.ts'
+
+const ALWAYS = {
+  // no-transform: a proxy that compresses an event stream also holds it back.
+  'cache-control': 'no-store, no-transform',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'strict-transport-security': 'max-age=31536000',
+  'x-content-type-options': 'nosniff',
+} as const
+
+export const hardenResponse = createMiddleware<GatewayEnv>(async (c, next) => {
+  // Ours, always: an id that a caller chose could be made to match another request's.
+  const requestId = crypto.randomUUID()
+  c.set('requestId', requestId)
+  const startedAt = c.get('world').now()
+  await next()
+  for (const [name, value] of Object.entries(ALWAYS)) c.res.headers.set(name, value)
+  c.res.headers.set('x-request-id', requestId)
+  const durationMs = c.get('world').now() - startedAt
+  // Not the URL: a query string may hold what a caller should not have put there.
+  log('request', { requestId, method: c.req.method, status: c.res.status, durationMs })
+})

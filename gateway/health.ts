@@ -1,0 +1,78 @@
+// `/healthz`: the schema is there, and every base in use has a backend that is ready for it.
+import { and, eq, exists, or } from 'drizzle-orm'
+import type { DrizzleD1Database } from 'drizzle-orm/d1'
+import { paths, Readiness } from '../gpu-backend/contract.ts'
+import type { GatewayContext, World } from './context.ts'
+import { errorFields, log } from './log.ts'
+import { adapters, arms, backends, bases, models } from './schema.ts'
+
+/** The route is public and asks the backends: one answer serves everybody for as long. */
+const KEEP_MS = 2_000
+
+type Health = 'ok' | 'database_unavailable' | 'no_ready_backend'
+
+async function isReady(world: World, url: string, baseDigest: string): Promise<boolean> {
+  try {
+    const response = await world.fetch(new URL(paths.ready, url).href, {
+      redirect: 'manual',
+      signal: AbortSignal.timeout(world.timeouts.readinessMs),
+    })
+    if (response.status !== 200) {
+      await response.body?.cancel()
+      return false
+    }
+    const readiness = Readiness.parse(await response.json())
+    return readiness.ready && readiness.base === baseDigest
+  } catch {
+    return false
+  }
+}
+
+async function check(db: DrizzleD1Database, world: World): Promise<Health> {
+  const used = or(
+    exists(
+      db
+        .select()
+        .from(adapters)
+        .where(and(eq(adapters.baseDigest, bases.digest), eq(adapters.disabled, false))),
+    ),
+    exists(
+      db
+        .select()
+        .from(models)
+        .where(and(eq(models.baseDigest, bases.digest), eq(models.disabled, false))),
+    ),
+    exists(db.select().from(arms).where(eq(arms.baseDigest, bases.digest))),
+  )
+  try {
+    const [usedBases, enabled] = await db.batch([
+      db
+        .select({ digest: bases.digest })
+        .from(bases)
+        .where(and(eq(bases.disabled, false), used)),
+      db.select().from(backends).where(eq(backends.enabled, true)),
+    ])
+    const ready = await Promise.all(
+      usedBases.map(async ({ digest }) => {
+        const candidates = enabled.filter((backend) => backend.baseDigest === digest)
+        return (await Promise.all(candidates.map(({ url }) => isReady(world, url, digest)))).includes(true)
+      }),
+    )
+    return ready.includes(false) ? 'no_ready_backend' : 'ok'
+  } catch (error) {
+    log('health.database', errorFields(error))
+    return 'database_unavailable'
+  }
+}
+
+export function createHealth(): (c: GatewayContext) => Promise<Response> {
+  let kept: { health: Health; until: number } | undefined
+  return async (c) => {
+    const world = c.get('world')
+    const now = world.now()
+    if (kept === undefined || now >= kept.until) {
+      kept = { health: await check(c.get('db'), world), until: now + KEEP_MS }
+    }
+    return c.json({ status: kept.health }, kept.health === 'ok' ? 200 : 503)
+  }
+}

@@ -1,0 +1,86 @@
+// The inference routes: parse, choose, open the meter, sign, dispatch, relay, settle.
+import { CapabilityClaims } from '../gpu-backend/contract.ts'
+import { type Answer, callUpstream } from './call-upstream.ts'
+import { type Choice, chooseTarget } from './choose-target.ts'
+import { type GatewayContext, userPolicy } from './context.ts'
+import { GatewayError, modelNotFound, upstreamError } from './errors.ts'
+import { orderByAffinity } from './hash-bucket.ts'
+import { type Meter, openMeter } from './meter.ts'
+import { mintCapability } from './mint-capability.ts'
+import { type Endpoint, type InferRequest, parseInferRequest } from './parse-request.ts'
+import { mayDispatch } from './policy.ts'
+import { readTokens, type Tokens } from './read-usage.ts'
+import { relayStream } from './relay-stream.ts'
+
+async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice): Promise<Answer> {
+  const policy = userPolicy(c)
+  const world = c.get('world')
+  const requestId = c.get('requestId')
+  const { target } = choice
+  const claims = CapabilityClaims.parse({
+    act: 'infer',
+    tenant: policy.subject.tenantId,
+    base: target.baseDigest,
+    adapter: target.kind === 'adapter' ? target.digest : null,
+    model: choice.model,
+    maxTokens: policy.maxTokens,
+  })
+  const now = world.now()
+  if (claims.model !== request.model || !mayDispatch(policy, claims, now)) {
+    throw new Error('about to dispatch what was not granted')
+  }
+  const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
+  // An adapter keeps to one backend, where it is resident; bare-base requests spread.
+  const backends = orderByAffinity(
+    policy.backends.filter((backend) => backend.baseDigest === claims.base),
+    claims.adapter ?? requestId,
+  )
+  const { path, body, stream } = request
+  return callUpstream(world, backends, { path, body, stream, capability, requestId, signal: c.req.raw.signal })
+}
+
+function readWhole(bytes: Uint8Array): Tokens | null {
+  try {
+    return readTokens(JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)))
+  } catch {
+    throw upstreamError(502, 'upstream_invalid')
+  }
+}
+
+async function answer(c: GatewayContext, request: InferRequest, choice: Choice, meter: Meter): Promise<Response> {
+  const upstream = await dispatch(c, request, choice)
+  meter.firstByte()
+  const headers = {
+    'content-type': upstream.kind === 'stream' ? 'text/event-stream' : 'application/json',
+    'x-sidepath-receipt': meter.receipt,
+  }
+  if (upstream.kind === 'whole') {
+    const tokens = readWhole(upstream.bytes)
+    await meter.settle('settled', tokens)
+    return new Response(upstream.bytes, { headers })
+  }
+  const body = relayStream(upstream, {
+    idleMs: c.get('world').timeouts.idleMs,
+    signal: c.req.raw.signal,
+    onEnd: (outcome, tokens) => void meter.settle(outcome, tokens),
+  })
+  return new Response(body, { headers })
+}
+
+export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Response> {
+  const policy = userPolicy(c)
+  const { now } = c.get('world')
+  const request = await parseInferRequest(c.req.raw, endpoint)
+  const choice = await chooseTarget(c.get('db'), policy, request.model, now())
+  if (choice === undefined) throw modelNotFound(request.model)
+  const meter = await openMeter(c.get('db'), policy, choice, c.get('requestId'), now)
+  // Keeps the isolate until the row is settled, also when the caller is gone.
+  c.executionCtx.waitUntil(meter.settled)
+  try {
+    return await answer(c, request, choice, meter)
+  } catch (error) {
+    const aborted = c.req.raw.signal.aborted || (error instanceof GatewayError && error.message === 'aborted')
+    await meter.settle(aborted ? 'aborted' : 'failed', null)
+    throw error
+  }
+}

@@ -1,0 +1,58 @@
+// `/v1/models`: exactly the models that a request could use now, and nothing that hints at the others.
+import { armFor, bucketArm, readAssignment, subjectDigest } from './choose-target.ts'
+import { type GatewayContext, userPolicy } from './context.ts'
+import { modelNotFound } from './errors.ts'
+import { isGranted, type Model, type Policy } from './policy.ts'
+import type { Target } from './resolve-grants.ts'
+
+interface ModelObject {
+  readonly id: string
+  readonly object: 'model'
+  readonly created: number
+  readonly owned_by: string
+  /** The public name of the bare base that it runs on, where the caller may use that too. */
+  readonly parent: string | null
+}
+
+const controlOf = (model: Model): Target | undefined =>
+  model.serves.kind === 'target' ? model.serves.target : model.serves.experiment.arms[0]?.target
+
+async function isUsable(c: GatewayContext, policy: Policy, model: Model, now: number): Promise<boolean> {
+  if (model.serves.kind === 'target') return isGranted(policy, model.serves.target, now)
+  const { experiment } = model.serves
+  const control = experiment.arms[0]
+  if (control && isGranted(policy, control.target, now)) return true
+  if (!experiment.running || !experiment.arms.some((arm) => isGranted(policy, arm.target, now))) return false
+  const subject = await subjectDigest(policy)
+  const sticky = await readAssignment(c.get('db'), policy, experiment, subject)
+  return armFor(policy, experiment, sticky ?? bucketArm(experiment, subject).id, now) !== undefined
+}
+
+async function usableModels(c: GatewayContext): Promise<ModelObject[]> {
+  const policy = userPolicy(c)
+  const now = c.get('world').now()
+  const usable: Model[] = []
+  for (const model of policy.models) if (await isUsable(c, policy, model, now)) usable.push(model)
+  const isBareBase = (model: Model, digest: string | undefined) =>
+    model.serves.kind === 'target' && model.serves.target.kind === 'base' && model.serves.target.baseDigest === digest
+  return usable.map((model) => {
+    const base = usable.find((other) => other !== model && isBareBase(other, controlOf(model)?.baseDigest))
+    return {
+      id: model.name,
+      object: 'model',
+      created: Math.floor(model.createdAt / 1000),
+      owned_by: policy.subject.tenantId,
+      parent: controlOf(model)?.kind === 'base' && model.serves.kind === 'target' ? null : (base?.name ?? null),
+    }
+  })
+}
+
+export async function listModels(c: GatewayContext): Promise<Response> {
+  return c.json({ object: 'list', data: await usableModels(c) })
+}
+
+export async function getModel(c: GatewayContext, name: string): Promise<Response> {
+  const found = (await usableModels(c)).find((model) => model.id === name)
+  if (found === undefined) throw modelNotFound(name)
+  return c.json(found)
+}

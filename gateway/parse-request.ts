@@ -1,0 +1,46 @@
+// From a caller's body to the body that the backend gets: parsed, refused by name where unknown, built anew.
+import { z } from 'zod'
+import { ChatCompletionRequest, CompletionRequest, paths } from '../gpu-backend/contract.ts'
+import { badRequest } from './errors.ts'
+import { readJsonBody } from './read-body.ts'
+
+const model = z.string().min(1).max(128)
+const Chat = ChatCompletionRequest.extend({ model })
+const Completion = CompletionRequest.extend({ model })
+
+export type Endpoint = 'chat' | 'completions'
+
+export interface InferRequest {
+  readonly model: string
+  readonly path: string
+  readonly stream: boolean
+  /** JSON for the backend. It has no `model`: what runs is in the signed capability alone. */
+  readonly body: string
+}
+
+export function refuse(error: z.ZodError): never {
+  const issue = error.issues[0]
+  const path = issue?.path.join('.') ?? ''
+  if (issue?.code === 'unrecognized_keys') {
+    const name = [path, issue.keys[0]].filter(Boolean).join('.')
+    throw badRequest(`Unknown parameter: '${name}'.`, 'unknown_parameter', name)
+  }
+  const what = path === '' ? 'request body' : `parameter '${path}'`
+  throw badRequest(`Invalid ${what}: ${issue?.message ?? 'not acceptable'}.`, 'invalid_value', path || null)
+}
+
+export async function parseInferRequest(request: Request, endpoint: Endpoint): Promise<InferRequest> {
+  const schema = endpoint === 'chat' ? Chat : Completion
+  const parsed = schema.safeParse(await readJsonBody(request))
+  if (!parsed.success) refuse(parsed.error)
+  const { model: name, stream_options, ...fields } = parsed.data
+  const stream = fields.stream === true
+  if (!stream && stream_options) {
+    throw badRequest("'stream_options' is for streamed answers only.", 'invalid_value', 'stream_options')
+  }
+  // Usage in every chunk, so that a stream that ends early can still be metered; the last chunk as the caller asked.
+  const options = stream
+    ? { stream_options: { include_usage: stream_options?.include_usage === true, continuous_usage_stats: true } }
+    : {}
+  return { model: name, path: paths[endpoint], stream, body: JSON.stringify({ ...fields, ...options }) }
+}

@@ -1,0 +1,75 @@
+// What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
+import type { Decision, Grant, Subject, Target } from './resolve-grants.ts'
+import { resolveGrants } from './resolve-grants.ts'
+
+export interface Arm {
+  readonly id: string
+  readonly weight: number
+  readonly target: Target
+}
+
+export interface Experiment {
+  readonly id: string
+  readonly seed: string
+  readonly bucketVersion: number
+  readonly running: boolean
+  /** In order; the first is the control. */
+  readonly arms: readonly Arm[]
+}
+
+export interface Model {
+  readonly name: string
+  readonly createdAt: number
+  readonly serves:
+    | { readonly kind: 'target'; readonly target: Target }
+    | { readonly kind: 'experiment'; readonly experiment: Experiment }
+}
+
+export interface Backend {
+  readonly id: string
+  readonly url: string
+  readonly baseDigest: string
+}
+
+export interface Policy {
+  readonly subject: Subject
+  readonly maxTokens: number
+  readonly grants: readonly Grant[]
+  /** Enabled models of the tenant, granted or not. */
+  readonly models: readonly Model[]
+  /** Enabled backends. */
+  readonly backends: readonly Backend[]
+}
+
+export function decide(policy: Policy, target: Target, now: number): Decision {
+  return resolveGrants(policy.subject, policy.grants, target, now)
+}
+
+export function isGranted(policy: Policy, target: Target, now: number): boolean {
+  return decide(policy, target, now).allowed
+}
+
+/** Every target that some enabled model leads to. */
+function targetsOf(model: Model): readonly Target[] {
+  return model.serves.kind === 'target' ? [model.serves.target] : model.serves.experiment.arms.map((arm) => arm.target)
+}
+
+/**
+ * The last question before dispatch, asked of what is about to be signed rather than of what was looked up:
+ * does this model of this principal lead to these digests, and is that granted?
+ */
+export function mayDispatch(
+  policy: Policy,
+  claims: { readonly model: string; readonly base: string; readonly adapter: string | null },
+  now: number,
+): boolean {
+  return policy.models
+    .filter((model) => model.name === claims.model)
+    .flatMap(targetsOf)
+    .some(
+      (target) =>
+        target.baseDigest === claims.base &&
+        (target.kind === 'adapter' ? target.digest : null) === claims.adapter &&
+        isGranted(policy, target, now),
+    )
+}

@@ -1,0 +1,323 @@
+// The registry in D1: who exists, what may be used by whom, and what was decided, served and counted.
+// Operator-chosen ids live within a tenant, so every key is (tenant, id) and a foreign key cannot cross tenants.
+import { sql } from 'drizzle-orm'
+import { check, foreignKey, index, integer, primaryKey, sqliteTable, text, unique } from 'drizzle-orm/sqlite-core'
+
+const flag = (name: string) => integer(name, { mode: 'boolean' })
+/** Milliseconds since 1970, UTC. */
+const time = (name: string) => integer(name)
+const tenantId = () => text('tenant_id').notNull()
+
+export const tenants = sqliteTable('tenants', {
+  id: text('id').primaryKey(),
+  /** Upper bound on the tokens that one request may generate; goes into the capability. */
+  maxTokens: integer('max_tokens').notNull(),
+  disabled: flag('disabled').notNull(),
+  createdAt: time('created_at').notNull(),
+})
+
+export const users = sqliteTable(
+  'users',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
+)
+
+export const roles = sqliteTable(
+  'roles',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
+)
+
+export const userRoles = sqliteTable(
+  'user_roles',
+  { tenantId: tenantId(), userId: text('user_id').notNull(), roleId: text('role_id').notNull() },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.userId, t.roleId] }),
+    foreignKey({ columns: [t.tenantId, t.userId], foreignColumns: [users.tenantId, users.id] }),
+    foreignKey({ columns: [t.tenantId, t.roleId], foreignColumns: [roles.tenantId, roles.id] }),
+    index('user_roles_role').on(t.tenantId, t.roleId),
+  ],
+)
+
+export const keys = sqliteTable(
+  'keys',
+  {
+    id: text('id').primaryKey(),
+    class: text('class', { enum: ['user', 'admin'] }).notNull(),
+    tenantId: text('tenant_id').references(() => tenants.id),
+    userId: text('user_id'),
+    /** HMAC-SHA-256 of the whole key under the pepper of that version, hex. */
+    mac: text('mac').notNull(),
+    pepperVersion: text('pepper_version').notNull(),
+    last4: text('last4').notNull(),
+    expiresAt: time('expires_at'),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    unique('keys_tenant_id').on(t.tenantId, t.id),
+    foreignKey({ columns: [t.tenantId, t.userId], foreignColumns: [users.tenantId, users.id] }),
+    index('keys_user').on(t.tenantId, t.userId),
+    check(
+      'keys_class',
+      sql`(${t.class} = 'user' AND ${t.tenantId} IS NOT NULL) OR (${t.class} = 'admin' AND ${t.tenantId} IS NULL AND ${t.userId} IS NULL)`,
+    ),
+  ],
+)
+
+export const bases = sqliteTable('bases', {
+  digest: text('digest').primaryKey(),
+  disabled: flag('disabled').notNull(),
+  createdAt: time('created_at').notNull(),
+})
+
+export const backends = sqliteTable(
+  'backends',
+  {
+    id: text('id').primaryKey(),
+    /** An origin. The only place that an upstream address comes from. */
+    url: text('url').notNull().unique(),
+    baseDigest: text('base_digest')
+      .notNull()
+      .references(() => bases.digest),
+    enabled: flag('enabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [index('backends_base').on(t.baseDigest)],
+)
+
+export const adapters = sqliteTable(
+  'adapters',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    name: text('name').notNull(),
+    version: integer('version').notNull(),
+    digest: text('digest').notNull(),
+    baseDigest: text('base_digest')
+      .notNull()
+      .references(() => bases.digest),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    unique('adapters_name_version').on(t.tenantId, t.name, t.version),
+    index('adapters_base').on(t.baseDigest),
+  ],
+)
+
+export const experiments = sqliteTable(
+  'experiments',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    seed: text('seed').notNull(),
+    /** A new version forgets the sticky assignments: needed when weights change. */
+    bucketVersion: integer('bucket_version').notNull(),
+    status: text('status', { enum: ['draft', 'running', 'stopped'] }).notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
+)
+
+export const arms = sqliteTable(
+  'arms',
+  {
+    tenantId: tenantId(),
+    experimentId: text('experiment_id').notNull(),
+    id: text('id').notNull(),
+    /** Order of the ranges; position 0 is the control. */
+    position: integer('position').notNull(),
+    /** Of 10,000. */
+    weight: integer('weight').notNull(),
+    adapterId: text('adapter_id'),
+    baseDigest: text('base_digest').references(() => bases.digest),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.experimentId, t.id] }),
+    unique('arms_position').on(t.tenantId, t.experimentId, t.position),
+    foreignKey({ columns: [t.tenantId, t.experimentId], foreignColumns: [experiments.tenantId, experiments.id] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    index('arms_adapter').on(t.tenantId, t.adapterId),
+    index('arms_base').on(t.baseDigest),
+    check('arms_target', sql`(${t.adapterId} IS NULL) <> (${t.baseDigest} IS NULL)`),
+    check('arms_weight', sql`${t.weight} BETWEEN 0 AND 10000`),
+  ],
+)
+
+export const models = sqliteTable(
+  'models',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    /** The public name. */
+    name: text('name').notNull(),
+    adapterId: text('adapter_id'),
+    baseDigest: text('base_digest').references(() => bases.digest),
+    experimentId: text('experiment_id'),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.name] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    foreignKey({ columns: [t.tenantId, t.experimentId], foreignColumns: [experiments.tenantId, experiments.id] }),
+    index('models_adapter').on(t.tenantId, t.adapterId),
+    index('models_base').on(t.baseDigest),
+    index('models_experiment').on(t.tenantId, t.experimentId),
+    check(
+      'models_target',
+      sql`(${t.adapterId} IS NOT NULL) + (${t.baseDigest} IS NOT NULL) + (${t.experimentId} IS NOT NULL) = 1`,
+    ),
+  ],
+)
+
+export const grants = sqliteTable(
+  'grants',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    effect: text('effect', { enum: ['allow', 'deny'] }).notNull(),
+    /** Said outright, so that "every principal of the tenant" is never what is left when a column is empty. */
+    principalKind: text('principal_kind', { enum: ['key', 'user', 'role', 'tenant'] }).notNull(),
+    keyId: text('key_id'),
+    userId: text('user_id'),
+    roleId: text('role_id'),
+    adapterId: text('adapter_id'),
+    baseDigest: text('base_digest').references(() => bases.digest),
+    startsAt: time('starts_at'),
+    endsAt: time('ends_at'),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
+    foreignKey({ columns: [t.tenantId, t.userId], foreignColumns: [users.tenantId, users.id] }),
+    foreignKey({ columns: [t.tenantId, t.roleId], foreignColumns: [roles.tenantId, roles.id] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    index('grants_key').on(t.tenantId, t.keyId),
+    index('grants_user').on(t.tenantId, t.userId),
+    index('grants_role').on(t.tenantId, t.roleId),
+    index('grants_adapter').on(t.tenantId, t.adapterId),
+    index('grants_base').on(t.baseDigest),
+    check(
+      'grants_principal',
+      sql`(${t.keyId} IS NOT NULL) = (${t.principalKind} = 'key') AND (${t.userId} IS NOT NULL) = (${t.principalKind} = 'user') AND (${t.roleId} IS NOT NULL) = (${t.principalKind} = 'role')`,
+    ),
+    check('grants_resource', sql`(${t.adapterId} IS NULL) <> (${t.baseDigest} IS NULL)`),
+  ],
+)
+
+/** One arm per subject, written once: a later change of weights does not move anybody. */
+export const assignments = sqliteTable(
+  'assignments',
+  {
+    tenantId: tenantId(),
+    experimentId: text('experiment_id').notNull(),
+    bucketVersion: integer('bucket_version').notNull(),
+    /** SHA-256 of the stable subject, hex. */
+    subject: text('subject').notNull(),
+    armId: text('arm_id').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.experimentId, t.bucketVersion, t.subject] }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.armId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    index('assignments_arm').on(t.tenantId, t.experimentId, t.armId),
+  ],
+)
+
+export const exposures = sqliteTable(
+  'exposures',
+  {
+    tenantId: tenantId(),
+    experimentId: text('experiment_id').notNull(),
+    bucketVersion: integer('bucket_version').notNull(),
+    subject: text('subject').notNull(),
+    assignedArmId: text('assigned_arm_id').notNull(),
+    servedArmId: text('served_arm_id').notNull(),
+    /** False once the subject has been served another arm than the assigned one: permissions must not skew a result. */
+    analysed: flag('analysed').notNull(),
+    /** The first request that was exposed. */
+    requestId: text('request_id').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.experimentId, t.bucketVersion, t.subject] }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.assignedArmId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.servedArmId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    index('exposures_assigned').on(t.tenantId, t.experimentId, t.assignedArmId),
+    index('exposures_served').on(t.tenantId, t.experimentId, t.servedArmId),
+  ],
+)
+
+/** One row per dispatched request: opened before the backend sees it, settled once. Also the record of the decision. */
+export const usage = sqliteTable(
+  'usage',
+  {
+    requestId: text('request_id').primaryKey(),
+    tenantId: tenantId(),
+    keyId: text('key_id').notNull(),
+    model: text('model').notNull(),
+    baseDigest: text('base_digest')
+      .notNull()
+      .references(() => bases.digest),
+    /** Null: the base itself. */
+    adapterId: text('adapter_id'),
+    adapterDigest: text('adapter_digest'),
+    /** The grant that decided; no foreign key, since grants may be deleted and records may not. */
+    grantId: text('grant_id').notNull(),
+    experimentId: text('experiment_id'),
+    bucketVersion: integer('bucket_version'),
+    armId: text('arm_id'),
+    /** Digest of the decision, as the caller received it. */
+    receipt: text('receipt').notNull(),
+    status: text('status', { enum: ['open', 'settled', 'aborted', 'failed'] }).notNull(),
+    /** Null after settling: the backend did not say. Unknown is not zero. */
+    promptTokens: integer('prompt_tokens'),
+    completionTokens: integer('completion_tokens'),
+    ttftMs: integer('ttft_ms'),
+    createdAt: time('created_at').notNull(),
+    settledAt: time('settled_at'),
+  },
+  (t) => [
+    foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    index('usage_key').on(t.tenantId, t.keyId),
+    index('usage_adapter').on(t.tenantId, t.adapterId),
+    index('usage_base').on(t.baseDigest),
+    index('usage_created').on(t.tenantId, t.createdAt),
+    index('usage_receipt').on(t.receipt),
+  ],
+)
+
+/** Append-only, by trigger. */
+export const audit = sqliteTable('audit', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  at: time('at').notNull(),
+  /** Id of the admin key, or `bootstrap`. */
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  resource: text('resource').notNull(),
+  beforeDigest: text('before_digest'),
+  afterDigest: text('after_digest'),
+})
