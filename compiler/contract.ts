@@ -1,6 +1,6 @@
 // The artifact's description: what `compile` emits, and what the backend and the gateway may rely on.
 // Specification in words: docs/artifact-format.md.
-import { z } from 'zod'
+import * as z from 'zod'
 
 export const MANIFEST_SCHEMA = 'sidepath.artifact/1'
 export const MANIFEST_FILE = 'manifest.json'
@@ -62,6 +62,7 @@ export const CoverageSchema = z.strictObject({
 })
 
 export const FileEntrySchema = z.strictObject({ path: z.string(), bytes: z.int().min(0), sha256: Digest })
+export type FileEntry = z.infer<typeof FileEntrySchema>
 
 export const ManifestSchema = z.strictObject({
   schema: z.literal(MANIFEST_SCHEMA),

@@ -1,5 +1,5 @@
 // One request to a backend, with a second backend as reserve until the first byte has come, and never after it.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { World } from './context.ts'
 import { GatewayError, upstreamError } from './errors.ts'
 import { log } from './log.ts'

@@ -1,5 +1,5 @@
 // From a caller's body to the body that the backend gets: parsed, refused by name where unknown, built anew.
-import { z } from 'zod'
+import * as z from 'zod'
 import { ChatCompletionRequest, CompletionRequest, paths } from '../gpu-backend/contract.ts'
 import { badRequest } from './errors.ts'
 import { readJsonBody } from './read-body.ts'

@@ -1,5 +1,5 @@
 // Token counts, read from the end of a stream: the bytes pass untouched and only a bounded tail is kept.
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** Room for the last few events; one event with usage is about 300 bytes. */
 export const MAX_TAIL_BYTES = 16 << 10

@@ -1,6 +1,6 @@
 // What the gateway and the backend agree on: the capability that a request carries, the body it may have, the paths.
 // The gateway mints a capability per request after it has authorised the caller; the backend serves nothing without one.
-import { z } from 'zod'
+import * as z from 'zod'
 
 export const CAPABILITY_ISSUER = 'sidepath-gateway'
 export const CAPABILITY_AUDIENCE = 'sidepath-backend'
@@ -28,12 +28,16 @@ export const CapabilityClaims = z.object({
 })
 export type Capability = z.infer<typeof CapabilityClaims>
 
+/** Every token is compared with every stop string, so they are short. */
+export const MAX_STOP_CHARS = 1_000
+const StopString = z.string().min(1).max(MAX_STOP_CHARS)
+
 const sampling = {
   max_tokens: z.int().min(1).optional(),
   temperature: z.number().min(0).max(2).optional(),
   top_p: z.number().gt(0).max(1).optional(),
   seed: z.int().optional(),
-  stop: z.union([z.string().min(1), z.array(z.string().min(1)).max(4)]).nullish(),
+  stop: z.union([StopString, z.array(StopString).max(4)]).nullish(),
   stream: z.boolean().nullish(),
   stream_options: z
     .strictObject({
@@ -57,6 +61,7 @@ export const ChatMessage = z.strictObject({
   role: z.enum(['system', 'user', 'assistant']),
   content: z.string().max(MAX_TEXT_CHARS),
 })
+export type ChatMessage = z.infer<typeof ChatMessage>
 
 /** `POST /v1/chat/completions`. */
 export const ChatCompletionRequest = z.strictObject({

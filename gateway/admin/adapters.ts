@@ -1,7 +1,7 @@
 // Adapters: one row per version. What a row names never changes, since grants were given to it.
 import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { adapters } from '../schema.ts'
 import { Digest, Id, MAX_ROWS, readBody, readParam } from './read-input.ts'

@@ -1,7 +1,7 @@
 // Backends: the only source of an upstream address.
 import { eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { backends } from '../schema.ts'
 import { Digest, Id, MAX_ROWS, readBody, readParam } from './read-input.ts'

@@ -1,7 +1,7 @@
 // Bases, by digest. They belong to the operator; tenants get at them by grants only.
 import { eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { bases } from '../schema.ts'
 import { Digest, MAX_ROWS, readBody, readParam } from './read-input.ts'

@@ -2,7 +2,7 @@
 import { and, asc, desc, eq, lt } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { BUCKETS } from '../hash-bucket.ts'

@@ -1,6 +1,6 @@
 // "Why does this key get, or not get, this model?": the same snapshot and the same decision as a request, without one.
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { loadPolicy } from '../load-policy.ts'

@@ -1,7 +1,7 @@
 // Grants: who may, or may not, use which adapter or base, and when.
 import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { grants } from '../schema.ts'

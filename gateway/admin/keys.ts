@@ -1,7 +1,7 @@
 // Keys: minted here and shown once; afterwards only their last four characters are known.
 import { eq, isNull } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import { adminKeyId, type GatewayContext, type GatewayEnv } from '../context.ts'
 import { badRequest, notFound } from '../errors.ts'
 import { mintKey } from '../keys.ts'

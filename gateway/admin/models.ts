@@ -1,7 +1,7 @@
 // Models: public names, and what each leads to. Pointing a name at another adapter is how a release is promoted.
 import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { models } from '../schema.ts'
 import { Digest, Id, MAX_ROWS, ModelName, readBody, readParam } from './read-input.ts'

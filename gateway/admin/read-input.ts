@@ -1,5 +1,5 @@
 // What an admin sends, parsed: names, digests, bodies and page limits.
-import { z } from 'zod'
+import * as z from 'zod'
 import { AdapterName, Digest } from '../../compiler/contract.ts'
 import type { GatewayContext } from '../context.ts'
 import { refuse } from '../parse-request.ts'

@@ -1,7 +1,7 @@
 // Roles: a name that grants can be given to and users can have.
 import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { roles } from '../schema.ts'
 import { MAX_ROWS, readBody, readParam } from './read-input.ts'

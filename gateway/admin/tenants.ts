@@ -1,7 +1,7 @@
 // Tenants: the outer wall. Nothing of one is visible to another.
 import { eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { tenants } from '../schema.ts'
 import { MAX_ROWS, readBody, readParam } from './read-input.ts'

@@ -2,7 +2,7 @@
 import { and, asc, eq } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
 import { userRoles, users } from '../schema.ts'
 import { Id, MAX_ROWS, readBody, readParam } from './read-input.ts'
