@@ -1,0 +1,142 @@
+// base + PEFT adapters → an artifact (docs/artifact-format.md). Everything is checked first; the manifest comes last.
+import { coverageOf, describeAdapter } from './adapter/describe.ts'
+import { adapterPath, encodeAdapter } from './adapter/encode.ts'
+import { type AdapterInput, readAdapters, type WeightedAdapter } from './adapter/read-all.ts'
+import { canonicalJson } from './canonical-json.ts'
+import { digestBase } from './checkpoint/digest.ts'
+import { layerLinears } from './checkpoint/names.ts'
+import { type Checkpoint, openCheckpoint } from './checkpoint/read.ts'
+import { type FileEntry, MANIFEST_FILE, MANIFEST_SCHEMA, type Manifest, ManifestSchema } from './contract.ts'
+import { buildGraphs } from './graph/build-graphs.ts'
+import { planWeights } from './graph/weights.ts'
+import { digestBytes, HashedFile, writeFile } from './hashed-file.ts'
+import type { Folder, Host, OutFolder } from './host.ts'
+import { encodeModel, OPSET } from './onnx/encode.ts'
+import type { Delta } from './passes/merge-delta.ts'
+import { withFile } from './read-file.ts'
+import { CHUNK_BYTES } from './safetensors/stream.ts'
+import { writeWeights } from './write-weights.ts'
+
+export interface CompileInput {
+  /** A Hugging Face Llama folder. */
+  readonly base: Folder
+  /** PEFT folders, in any order. With none, the artifact is the base itself. */
+  readonly adapters: readonly AdapterInput[]
+  readonly target: 'routed' | 'merged'
+}
+
+export interface Progress {
+  readonly stage: string
+  readonly doneBytes: number
+  readonly totalBytes: number
+}
+
+const MODEL_FILE = 'model.onnx'
+const ENGINE_FILE = 'engine.onnx'
+/** Copied byte for byte where the base has them. */
+const COPIED_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'generation_config.json']
+
+/**
+ * Writes every file of the artifact into `out`, which the caller makes visible only after this has resolved.
+ * Throws `InputError`, before the first byte, with every problem of the base or of the adapters; only a merge that
+ * overflows fp32 is found later, while it is written. The same input gives the same bytes.
+ */
+export async function compile(
+  input: CompileInput,
+  out: OutFolder,
+  host: Host,
+  onProgress: (progress: Progress) => void = () => {},
+): Promise<{ id: string; manifest: Manifest }> {
+  const checkpoint = await openCheckpoint(input.base)
+  try {
+    return await compileOpened(checkpoint, input, out, host, onProgress)
+  } finally {
+    await checkpoint.close()
+  }
+}
+
+async function compileOpened(
+  checkpoint: Checkpoint,
+  { base, adapters: inputs, target }: CompileInput,
+  out: OutFolder,
+  host: Host,
+  onProgress: (progress: Progress) => void,
+): Promise<{ id: string; manifest: Manifest }> {
+  const { config } = checkpoint
+  const linears = layerLinears(config.architecture)
+  const adapters = await readAdapters(inputs, target, linears)
+  const baseBytes = sum([...checkpoint.tensors.values()])
+  const baseDigest = await digestBase(checkpoint, host, counter('read base', baseBytes, onProgress))
+  const encoded = adapters.map((adapter) => {
+    const bytes = encodeAdapter(adapter, baseDigest)
+    return { adapter, bytes, digest: digestBytes(bytes, host) }
+  })
+  const bank = target === 'routed' ? linears : []
+  const plan = planWeights(config)
+  const graphs = buildGraphs(config, plan, bank)
+
+  const files: FileEntry[] = []
+  const deltas = target === 'merged' ? groupDeltas(adapters) : new Map<string, Delta[]>()
+  const onWritten = counter('write weights', sum(plan), onProgress)
+  files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten))
+  files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
+  files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
+  const entries = []
+  for (const { adapter, bytes, digest } of encoded) {
+    const path = target === 'routed' ? adapterPath(digest) : undefined
+    if (path !== undefined) files.push(await writeFile(out, path, bytes, host))
+    entries.push(describeAdapter(adapter, digest, path))
+  }
+  for (const path of COPIED_FILES) files.push(...(await copyFile(base, path, out, host)))
+
+  const manifest = ManifestSchema.parse({
+    schema: MANIFEST_SCHEMA,
+    target,
+    base: { digest: baseDigest, architecture: config.architecture, eosTokenIds: [...config.eosTokenIds] },
+    opset: OPSET,
+    dtype: 'float32',
+    adapters: entries,
+    bank,
+    graphs: { model: MODEL_FILE, engine: ENGINE_FILE },
+    coverage: adapters.flatMap(coverageOf),
+    files,
+  } satisfies Manifest)
+  const { sha256: id } = await writeFile(out, MANIFEST_FILE, new TextEncoder().encode(canonicalJson(manifest)), host)
+  return { id, manifest }
+}
+
+/** Per module, in the order of the adapters' names. */
+function groupDeltas(adapters: readonly WeightedAdapter[]): Map<string, Delta[]> {
+  const deltas = new Map<string, Delta[]>()
+  for (const { name, weight, modules } of adapters) {
+    for (const { linear, r, scaling, A, B } of modules) {
+      const list = deltas.get(linear.module) ?? []
+      deltas.set(linear.module, list)
+      list.push({ adapter: name, r, scale: weight * scaling, A, B })
+    }
+  }
+  return deltas
+}
+
+async function copyFile(from: Folder, path: string, out: OutFolder, host: Host): Promise<FileEntry[]> {
+  const copied = await withFile(from, path, async (source) => {
+    const file = await HashedFile.create(out, path, host)
+    for (let at = 0; at < source.size; at += CHUNK_BYTES) {
+      await file.write(await source.read(at, Math.min(CHUNK_BYTES, source.size - at)))
+    }
+    return file.close()
+  })
+  return copied === undefined ? [] : [copied]
+}
+
+function counter(stage: string, totalBytes: number, onProgress: (progress: Progress) => void) {
+  let doneBytes = 0
+  return (bytes: number) => {
+    doneBytes += bytes
+    onProgress({ stage, doneBytes, totalBytes })
+  }
+}
+
+function sum(items: readonly { readonly bytes: number }[]): number {
+  return items.reduce((total, { bytes }) => total + bytes, 0)
+}

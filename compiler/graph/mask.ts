@@ -1,0 +1,32 @@
+// What the two forms' attention has in common: how a score is excluded.
+import type { LlamaConfig } from '../checkpoint/config.ts'
+import type { GraphBuilder } from './builder.ts'
+
+/**
+ * Half of fp32's lowest: exp(x - max) is 0 exactly beside any real score, and x - max does not overflow. The score is
+ * replaced, not added to: nothing that a masked cache entry holds can reach the result.
+ */
+const EXCLUDED = -1.7014118346046923e38
+
+/** Scores [B, H, G·S, n] → probabilities; `allowed` is bool [B, 1, G·S, n]. */
+export function writeSoftmax(builder: GraphBuilder, at: string, scores: string, allowed: string): string {
+  const masked = builder.node('Where', `${at}.masked`, [allowed, scores, builder.float(EXCLUDED)])
+  return builder.node('Softmax', `${at}.probabilities`, [masked], { axis: -1 })
+}
+
+/** bool [B, 1, S, n] → [B, 1, G·S, n]: the rows of each query head of a group, one group of S after the other. */
+export function repeatForGroup(builder: GraphBuilder, { architecture }: LlamaConfig, allowed: string): string {
+  const group = architecture.heads / architecture.kvHeads
+  return group === 1 ? allowed : builder.node('Tile', 'mask.group', [allowed, builder.ints(1, 1, group, 1)])
+}
+
+/** A size of `value` as a tensor of shape [1] and as a scalar. */
+export function writeSize(builder: GraphBuilder, at: string, value: string, axis: number) {
+  const list = builder.node('Shape', at, [value], { start: axis, end: axis + 1 })
+  return { list, scalar: builder.node('Squeeze', `${at}.scalar`, [list]) }
+}
+
+/** from, from + 1, … below `to`; all scalars. */
+export function writeRange(builder: GraphBuilder, at: string, from: string, to: string): string {
+  return builder.node('Range', at, [from, to, builder.int(1)])
+}

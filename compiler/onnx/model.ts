@@ -1,0 +1,48 @@
+// A typed ONNX graph, as far as this compiler needs one. It knows nothing of protobuf.
+
+export type ElementType = 'float32' | 'int64' | 'bool'
+
+/** A number is a fixed size; a name is a dimension known at run time. Different sizes have different names. */
+export type Dimension = number | string
+
+export interface ValueInfo {
+  readonly name: string
+  readonly type: ElementType
+  readonly shape: readonly Dimension[]
+}
+
+/** ints: a list attribute; number: an INT attribute. Floats are not needed yet. */
+export type Attribute = number | readonly number[]
+
+export interface Node {
+  readonly op: string
+  readonly name: string
+  readonly inputs: readonly string[]
+  readonly outputs: readonly string[]
+  readonly attributes: Readonly<Record<string, Attribute>>
+}
+
+export interface InlineTensor {
+  readonly name: string
+  readonly dims: readonly number[]
+  readonly data: Float32Array | BigInt64Array
+}
+
+/** float32 data in another file beside the model. */
+export interface ExternalTensor {
+  readonly name: string
+  readonly dims: readonly number[]
+  readonly location: string
+  readonly offset: number
+  readonly bytes: number
+}
+
+export interface Graph {
+  readonly name: string
+  readonly inputs: readonly ValueInfo[]
+  readonly outputs: readonly ValueInfo[]
+  readonly constants: readonly InlineTensor[]
+  readonly weights: readonly ExternalTensor[]
+  /** In topological order. */
+  readonly nodes: readonly Node[]
+}
