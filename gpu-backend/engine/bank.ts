@@ -1,0 +1,83 @@
+// The bank: for every linear that the low-rank path can attach to, the factors of all resident adapters, as graph inputs.
+import { graphNames, type Linear } from '../../compiler/contract.ts'
+import type { Tensor } from '../../runtime/node.ts'
+import { BackendError } from '../errors.ts'
+
+/** An adapter as the store gives it: A [in, r], B [r, out] with the scaling folded in, for the modules it targets. */
+export interface Factors {
+  readonly digest: string
+  readonly modules: ReadonlyMap<string, { readonly A: Float32Array; readonly B: Float32Array; readonly r: number }>
+}
+
+interface Place {
+  readonly linear: Linear
+  /** [K, in, R] */
+  readonly A: Float32Array
+  /** [K, R, out] */
+  readonly B: Float32Array
+}
+
+export class Bank {
+  readonly rank: number
+  readonly feeds: Readonly<Record<string, Tensor>>
+  readonly #places: ReadonlyMap<string, Place>
+
+  /** `slots` counts slot 0, which stays zero: x·0·0 adds nothing to the base. */
+  constructor(linears: readonly Linear[], slots: number, rank: number) {
+    this.rank = rank
+    this.#places = new Map(
+      linears.map((linear) => [
+        linear.module,
+        {
+          linear,
+          A: new Float32Array(slots * linear.in * rank),
+          B: new Float32Array(slots * rank * linear.out),
+        },
+      ]),
+    )
+    this.feeds = Object.fromEntries(
+      [...this.#places.values()].flatMap(({ linear, A, B }): [string, Tensor][] => [
+        [graphNames.bankA(linear.module), { data: A, dims: [slots, linear.in, rank] }],
+        [graphNames.bankB(linear.module), { data: B, dims: [slots, rank, linear.out] }],
+      ]),
+    )
+  }
+
+  /** Throws `adapter_refused`, having written nothing, when the adapter does not fit. */
+  check({ digest, modules }: Factors): void {
+    for (const [module, { A, B, r }] of modules) {
+      const place = this.#places.get(module)
+      if (place === undefined) throw refused(digest, `changes "${module}", which has no place in the bank`)
+      if (r > this.rank) {
+        throw refused(
+          digest,
+          `has r=${r} at "${module}"; the bank holds r=${this.rank} at most; start with bankRank ${r}`,
+        )
+      }
+      const { in: inputs, out } = place.linear
+      if (A.length !== inputs * r || B.length !== r * out)
+        throw refused(digest, `has factors of a wrong size at "${module}"`)
+    }
+  }
+
+  /** Zeros the slot, then copies: what the last adapter left must not shine through where this one is narrower. */
+  write(slot: number, factors: Factors): void {
+    if (slot === 0) throw new Error('sidepath bug: slot 0 is the base and is never written')
+    this.check(factors)
+    const R = this.rank
+    for (const [module, { linear, A, B }] of this.#places) {
+      const [startA, startB] = [slot * linear.in * R, slot * R * linear.out]
+      A.fill(0, startA, startA + linear.in * R)
+      B.fill(0, startB, startB + R * linear.out)
+      const given = factors.modules.get(module)
+      if (given === undefined) continue
+      const { r } = given
+      for (let i = 0; i < linear.in; i++) A.set(given.A.subarray(i * r, (i + 1) * r), startA + i * R)
+      B.set(given.B, startB)
+    }
+  }
+}
+
+function refused(digest: string, what: string): BackendError {
+  return new BackendError('adapter_refused', `adapter ${digest.slice(0, 12)} ${what}`)
+}

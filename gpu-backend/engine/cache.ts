@@ -1,0 +1,215 @@
+// The KV cache in host memory: which row lies where, how long the rows may be, and the bytes that all of it may take.
+// The graph reads it as an input and never returns it, because onnxruntime-node copies every output.
+
+export interface CacheShape {
+  readonly layers: number
+  readonly kvHeads: number
+  readonly headDim: number
+  readonly maxPositions: number
+  readonly maxRows: number
+  /** Bytes of the cache, all rows and layers. While it is resized, one layer's tensor exists twice. */
+  readonly budgetBytes: number
+}
+
+export interface CacheRow {
+  /** Index of the row in every tensor; rows move when others come and go. */
+  readonly place: number
+  /** Tokens in the cache. */
+  readonly length: number
+  /** Tokens that the row may come to hold. */
+  readonly need: number
+}
+
+interface OwnRow {
+  place: number
+  length: number
+  readonly need: number
+}
+
+/** Smallest capacity; the next ones double, so that the graph sees few shapes and growth copies little. */
+const SMALLEST_CAPACITY = 64
+/** Capacity shrinks only when rows need a quarter of it or less: not at every departure. */
+const SHRINK_BELOW = 4
+
+/**
+ * Per layer: keys [rows, H, D, C], one column a token; values [rows, H, C, D]. Rows in use are 0 … n - 1, so that a
+ * batch is a view. Everything that was never written is zero: the graph masks stale entries, but NaN survives a mask.
+ */
+export class Cache {
+  readonly #shape: CacheShape
+  readonly #rows: OwnRow[] = []
+  #capacity = SMALLEST_CAPACITY
+  /** Rows for which memory is held. */
+  #held = 0
+  #keys: Float32Array[]
+  #values: Float32Array[]
+
+  constructor(shape: CacheShape) {
+    this.#shape = shape
+    this.#capacity = Math.min(SMALLEST_CAPACITY, shape.maxPositions)
+    this.#keys = Array.from({ length: shape.layers }, () => new Float32Array(0))
+    this.#values = Array.from({ length: shape.layers }, () => new Float32Array(0))
+  }
+
+  get capacity(): number {
+    return this.#capacity
+  }
+
+  get bytes(): number {
+    return this.#bytes(this.#held, this.#capacity)
+  }
+
+  /** Could a row of `need` tokens be held if it were alone? */
+  fits(need: number): boolean {
+    return need <= this.#shape.maxPositions && this.#bytes(1, this.#bucket(need)) <= this.#shape.budgetBytes
+  }
+
+  /** Can it be held now, with every row that is here grown to what it needs? */
+  hasRoom(need: number): boolean {
+    const rows = this.#rows.length + 1
+    return rows <= this.#shape.maxRows && this.#bytes(rows, this.#grown(need)) <= this.#shape.budgetBytes
+  }
+
+  /** The caller has asked `hasRoom`. */
+  open(need: number): CacheRow {
+    if (!this.hasRoom(need)) throw new Error('sidepath bug: a row was opened without room for it')
+    const row: OwnRow = { place: this.#rows.length, length: 0, need }
+    // A row that has left may have left a capacity that no row here can come to need.
+    if (row.place === this.#held) this.#resize(Math.min(this.#capacity, this.#grown(need)), row.place + 1)
+    this.#rows.push(row)
+    return row
+  }
+
+  close(row: CacheRow): void {
+    const last = this.#rows.at(-1)!
+    if (last !== row) this.#swap(row.place, last.place)
+    this.#rows.pop()
+    const longest = this.#rows.reduce((most, { length }) => Math.max(most, length), 0)
+    if (longest * SHRINK_BELOW <= this.#capacity) {
+      const capacity = this.#bucket(longest * 2)
+      if (capacity < this.#capacity) this.#resize(capacity, this.#rows.length)
+    }
+  }
+
+  /** Makes the rows neighbours, with as few moves as it takes; returns the first place. */
+  arrange(rows: readonly CacheRow[]): number {
+    const places = rows.map((row) => row.place)
+    const first = Math.min(...places)
+    if (Math.max(...places) - first + 1 === rows.length) return first
+    const back = this.#rows.length - rows.length
+    const outside = (from: number): number[] => places.filter((place) => place < from || place >= from + rows.length)
+    const from = outside(0).length <= outside(back).length ? 0 : back
+    const members = new Set(places)
+    let free = from
+    for (const place of outside(from)) {
+      while (members.has(free)) free += 1
+      this.#swap(place, free)
+      free += 1
+    }
+    return from
+  }
+
+  /** `count` rows from `first` on: keys and values of one layer, in place. */
+  view(layer: number, first: number, count: number): { key: Float32Array; value: Float32Array } {
+    const stride = this.#stride(this.#capacity)
+    const [from, to] = [first * stride, (first + count) * stride]
+    return { key: this.#keys[layer]!.subarray(from, to), value: this.#values[layer]!.subarray(from, to) }
+  }
+
+  /**
+   * Appends tokens to a row: for each layer the first `count` of S columns of `keys` [H, D, S] and of S rows of `values`
+   * [H, S, D]. False, and nothing appended, where one of them is not finite.
+   */
+  append(row: CacheRow, keys: readonly Float32Array[], values: readonly Float32Array[], count: number): boolean {
+    const own = row as OwnRow
+    const length = own.length + count
+    if (length > own.need) throw new Error('sidepath bug: a row outgrew what it said it needs')
+    if (!keys.every(allFinite) || !values.every(allFinite)) return false
+    if (length > this.#capacity) this.#resize(this.#bucket(length), this.#held)
+    const { kvHeads, headDim } = this.#shape
+    const C = this.#capacity
+    const start = own.place * this.#stride(C)
+    for (const [layer, key] of keys.entries()) {
+      const S = key.length / (kvHeads * headDim)
+      const toKey = this.#keys[layer]!
+      for (let line = 0; line < kvHeads * headDim; line++) {
+        const to = start + line * C + own.length
+        for (let s = 0; s < count; s++) toKey[to + s] = key[line * S + s]!
+      }
+      const value = values[layer]!
+      for (let head = 0; head < kvHeads; head++) {
+        const from = value.subarray(head * S * headDim, (head * S + count) * headDim)
+        this.#values[layer]!.set(from, start + (head * C + own.length) * headDim)
+      }
+    }
+    own.length = length
+    return true
+  }
+
+  /** The capacity once this need and those of all rows are used up. */
+  #grown(need: number): number {
+    return this.#bucket(this.#rows.reduce((most, row) => Math.max(most, row.need), need))
+  }
+
+  #bucket(tokens: number): number {
+    let capacity = SMALLEST_CAPACITY
+    while (capacity < tokens) capacity *= 2
+    return Math.min(capacity, this.#shape.maxPositions)
+  }
+
+  /** Elements of one row in one tensor. */
+  #stride(capacity: number): number {
+    return this.#shape.kvHeads * this.#shape.headDim * capacity
+  }
+
+  #bytes(rows: number, capacity: number): number {
+    return rows * this.#stride(capacity) * this.#shape.layers * 2 * Float32Array.BYTES_PER_ELEMENT
+  }
+
+  /** Memory for at least `rows` rows, twice as many as before where the budget allows, of `capacity` tokens each. */
+  #resize(capacity: number, rows: number): void {
+    const affordable = Math.floor(this.#shape.budgetBytes / this.#bytes(1, capacity))
+    const wanted = rows > this.#held ? Math.max(rows, this.#held * 2) : rows
+    const held = Math.min(wanted, this.#shape.maxRows, affordable)
+    const { kvHeads, headDim } = this.#shape
+    const old = this.#capacity
+    for (let layer = 0; layer < this.#shape.layers; layer++) {
+      const key = new Float32Array(held * this.#stride(capacity))
+      for (const { place, length } of this.#rows) {
+        for (let line = place * kvHeads * headDim; line < (place + 1) * kvHeads * headDim; line++) {
+          key.set(this.#keys[layer]!.subarray(line * old, line * old + length), line * capacity)
+        }
+      }
+      this.#keys[layer] = key
+      const value = new Float32Array(held * this.#stride(capacity))
+      for (const { place, length } of this.#rows) {
+        for (let head = place * kvHeads; head < (place + 1) * kvHeads; head++) {
+          const from = head * old * headDim
+          value.set(this.#values[layer]!.subarray(from, from + length * headDim), head * capacity * headDim)
+        }
+      }
+      this.#values[layer] = value
+    }
+    this.#capacity = capacity
+    this.#held = held
+  }
+
+  #swap(a: number, b: number): void {
+    const stride = this.#stride(this.#capacity)
+    for (const tensor of [...this.#keys, ...this.#values]) {
+      const kept = tensor.slice(a * stride, (a + 1) * stride)
+      tensor.copyWithin(a * stride, b * stride, (b + 1) * stride)
+      tensor.set(kept, b * stride)
+    }
+    const [atA, atB] = [this.#rows[a]!, this.#rows[b]!]
+    this.#rows[a] = atB
+    this.#rows[b] = atA
+    atB.place = a
+    atA.place = b
+  }
+}
+
+function allFinite(values: Float32Array): boolean {
+  for (const value of values) if (!Number.isFinite(value)) return false
+  return true
+}

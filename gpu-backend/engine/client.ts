@@ -1,0 +1,185 @@
+// The engine as the main thread sees it: requests out, pieces back, whatever happens to the worker thread.
+import { Worker } from 'node:worker_threads'
+import { BackendError } from '../errors.ts'
+import { Pieces } from './pieces.ts'
+import type { Call, EngineInfo, FromWorker, Outcome, ToWorker, WorkerData } from './protocol.ts'
+import type { EngineConfig, Failure, GenerateRequest, Piece, Stats } from './request.ts'
+import type { Resident } from './slots.ts'
+
+export interface EngineClient {
+  readonly info: EngineInfo
+  /** False while there is no worker that could serve. */
+  readonly alive: boolean
+  readonly stats: Stats
+  /** Ends when the generation does; leaving the loop early, or `signal`, aborts it. Throws `BackendError`. */
+  generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<Piece, void, undefined>
+  load(digest: string): Promise<number>
+  unload(digest: string): Promise<void>
+  residents(): Promise<readonly Resident[]>
+  /** Running requests fail with `engine_down`. */
+  close(): Promise<void>
+}
+
+type Log = (event: Record<string, unknown>) => void
+
+/** One crash may be bad luck; a second one soon would only burn the machine. */
+const MAX_RESTARTS = 1
+const CLOSE_WITHIN_MS = 2_000
+
+/** Throws what kept the worker from starting. */
+export async function startEngine(config: EngineConfig, log: Log): Promise<EngineClient> {
+  const client = new WorkerEngine(config, log)
+  await client.start()
+  return client
+}
+
+class WorkerEngine implements EngineClient {
+  readonly #config: EngineConfig
+  readonly #log: Log
+  readonly #rows = new Map<number, Pieces>()
+  readonly #calls = new Map<number, (outcome: Outcome) => void>()
+  #worker: Worker | undefined
+  #info: EngineInfo | undefined
+  #stats: Stats | undefined
+  #nextId = 1
+  #restarts = 0
+  #ready = false
+  #closed = false
+
+  constructor(config: EngineConfig, log: Log) {
+    this.#config = config
+    this.#log = log
+  }
+
+  get info(): EngineInfo {
+    return this.#info!
+  }
+
+  get alive(): boolean {
+    return this.#ready
+  }
+
+  get stats(): Stats {
+    return this.#stats!
+  }
+
+  start(): Promise<void> {
+    const workerData: WorkerData = { config: this.#config }
+    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData, name: 'sidepath-engine' })
+    this.#worker = worker
+    return new Promise((resolve, reject) => {
+      worker.on('message', (message: FromWorker) => {
+        if (message.type === 'unready') {
+          reject(toError(message.failure))
+          void worker.terminate()
+        } else this.#receive(message, resolve)
+      })
+      worker.on('error', (error) => this.#log({ event: 'engine_error', message: String(error) }))
+      worker.on('exit', (code) => {
+        reject(new BackendError('engine_down', `the engine's worker ended with code ${code} before it was ready`))
+        this.#lost(code)
+      })
+    })
+  }
+
+  async *generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<Piece, void, undefined> {
+    if (!this.#ready) throw down()
+    signal?.throwIfAborted()
+    const id = this.#nextId++
+    const pieces = new Pieces()
+    const abort = (): void => pieces.fail(signal?.reason)
+    this.#rows.set(id, pieces)
+    signal?.addEventListener('abort', abort, { once: true })
+    try {
+      this.#send({ type: 'generate', id, request })
+      yield* pieces.read()
+    } finally {
+      signal?.removeEventListener('abort', abort)
+      this.#rows.delete(id)
+      if (!pieces.finished) this.#send({ type: 'abort', id })
+    }
+  }
+
+  async load(digest: string): Promise<number> {
+    const outcome = await this.#call({ type: 'load', id: this.#nextId++, digest })
+    return 'slot' in outcome ? outcome.slot : 0
+  }
+
+  async unload(digest: string): Promise<void> {
+    await this.#call({ type: 'unload', id: this.#nextId++, digest })
+  }
+
+  async residents(): Promise<readonly Resident[]> {
+    const outcome = await this.#call({ type: 'list', id: this.#nextId++ })
+    return 'residents' in outcome ? outcome.residents : []
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    const worker = this.#worker!
+    const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
+    this.#send({ type: 'close' })
+    const late = setTimeout(() => void worker.terminate(), CLOSE_WITHIN_MS)
+    await ended
+    clearTimeout(late)
+  }
+
+  #call(message: Call): Promise<Outcome> {
+    if (!this.#ready) return Promise.reject(down())
+    return new Promise((resolve, reject) => {
+      this.#calls.set(message.id, (outcome) =>
+        'failure' in outcome ? reject(toError(outcome.failure)) : resolve(outcome),
+      )
+      this.#send(message)
+    })
+  }
+
+  #receive(message: Exclude<FromWorker, { type: 'unready' }>, started: () => void): void {
+    this.#stats = message.stats
+    switch (message.type) {
+      case 'ready':
+        this.#info = message.info
+        this.#ready = true
+        return started()
+      case 'events':
+        for (const event of message.events) {
+          const pieces = this.#rows.get(event.id)
+          if ('piece' in event) pieces?.push(event.piece)
+          else pieces?.refuse(toError(event.failure))
+        }
+        return
+      case 'done':
+        this.#calls.get(message.id)?.(message.outcome)
+        this.#calls.delete(message.id)
+    }
+  }
+
+  #send(message: ToWorker): void {
+    this.#worker?.postMessage(message)
+  }
+
+  /** The worker has ended, whether we wanted it or not: nobody may wait for it for ever. */
+  #lost(exitCode: number): void {
+    const wasReady = this.#ready
+    this.#ready = false
+    this.#worker = undefined
+    for (const pieces of this.#rows.values()) pieces.refuse(down())
+    for (const settle of this.#calls.values()) settle({ failure: { code: 'engine_down', message: down().message } })
+    this.#calls.clear()
+    if (this.#closed || !wasReady) return
+    const restart = this.#restarts++ < MAX_RESTARTS
+    this.#log({ event: 'engine_down', exitCode, restart })
+    if (restart)
+      this.start().catch((error) => this.#log({ event: 'engine_down', message: String(error), restart: false }))
+  }
+}
+
+function down(): BackendError {
+  return new BackendError('engine_down', 'the engine is not running; try again later')
+}
+
+/** An `internal` failure stays an ordinary error: its message is for the log and not for the caller. */
+function toError({ code, message }: Failure): Error {
+  return code === 'internal' ? new Error(message) : new BackendError(code, message)
+}

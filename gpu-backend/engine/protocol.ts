@@ -1,0 +1,36 @@
+// Messages between the main thread, which speaks HTTP, and the worker thread, which a running graph blocks.
+import type { EngineConfig, Failure, GenerateRequest, RowEvent, Stats } from './request.ts'
+import type { Resident } from './slots.ts'
+
+export interface EngineInfo {
+  readonly base: string
+  readonly maxPositions: number
+  readonly slots: number
+}
+
+export type ToWorker =
+  | { readonly type: 'generate'; readonly id: number; readonly request: GenerateRequest }
+  | { readonly type: 'abort'; readonly id: number }
+  | { readonly type: 'close' }
+  | Call
+
+/** Answered by one `done`. */
+export type Call =
+  | { readonly type: 'load' | 'unload'; readonly id: number; readonly digest: string }
+  | { readonly type: 'list'; readonly id: number }
+
+export type FromWorker =
+  | { readonly type: 'ready'; readonly info: EngineInfo; readonly stats: Stats }
+  | { readonly type: 'unready'; readonly failure: Failure }
+  | { readonly type: 'events'; readonly events: readonly RowEvent[]; readonly stats: Stats }
+  | { readonly type: 'done'; readonly id: number; readonly outcome: Outcome; readonly stats: Stats }
+
+export type Outcome =
+  | { readonly slot: number }
+  | { readonly residents: readonly Resident[] }
+  | { readonly failure: Failure }
+  | { readonly ok: true }
+
+export interface WorkerData {
+  readonly config: EngineConfig
+}

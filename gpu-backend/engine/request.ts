@@ -1,0 +1,73 @@
+// What the engine is asked for and what it answers: plain data, so that it crosses threads.
+import type { BackendErrorCode } from '../errors.ts'
+import type { Sampling } from './sampler.ts'
+
+export interface GenerateRequest {
+  readonly promptIds: readonly number[]
+  readonly maxTokens: number
+  readonly sampling: Sampling
+  readonly stop: readonly string[]
+  /** Digest of the adapter; null is the base. */
+  readonly adapter: string | null
+  readonly tenant: string
+}
+
+/** What one step adds to one row. */
+export interface Piece {
+  readonly ids: readonly number[]
+  /** May be empty while characters or possible stop strings are held back. */
+  readonly text: string
+  /** The last piece has it: `stop` for an end token or a stop string, `length` for `maxTokens`. */
+  readonly finish?: 'stop' | 'length'
+}
+
+export interface Failure {
+  /** `internal` is our fault; its message stays in the log. */
+  readonly code: BackendErrorCode | 'internal'
+  readonly message: string
+}
+
+export type RowEvent =
+  | { readonly id: number; readonly piece: Piece }
+  | { readonly id: number; readonly failure: Failure }
+
+/** Counters since the start, and what is going on now. */
+export interface Stats {
+  readonly steps: number
+  readonly prefillTokens: number
+  readonly decodeTokens: number
+  readonly rows: number
+  readonly queued: number
+  readonly slots: number
+  /** Slots that could take an adapter now. */
+  readonly free: number
+}
+
+export interface EngineConfig {
+  /** Folder of the artifact. */
+  readonly artifact: string
+  /** More folders with `<digest>.safetensors`. */
+  readonly storeDirs: readonly string[]
+  /** Adapters that can be resident at once. */
+  readonly slots: number
+  /** Largest rank that fits the bank; undefined: the largest of the artifact's adapters. */
+  readonly bankRank: number | undefined
+  readonly maxRows: number
+  readonly maxQueue: number
+  readonly kvBudgetBytes: number
+  /** Prompt tokens per step, so that rows that decode never wait long for rows that join. */
+  readonly prefillTokens: number
+  /** 0: one per core. */
+  readonly threads: number
+}
+
+export const defaultEngineConfig = {
+  storeDirs: [],
+  slots: 8,
+  bankRank: undefined,
+  maxRows: 8,
+  maxQueue: 64,
+  kvBudgetBytes: 512 * 1024 * 1024,
+  prefillTokens: 128,
+  threads: 0,
+} as const satisfies Omit<EngineConfig, 'artifact'>

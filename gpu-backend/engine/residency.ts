@@ -1,0 +1,113 @@
+// Brings adapters from the store into slots: read and checked first, and only then given a slot, so that a bad adapter
+// costs nobody theirs.
+import { BackendError } from '../errors.ts'
+import type { Factors } from './bank.ts'
+import type { Resident, Slots } from './slots.ts'
+
+export interface ResidencyOptions {
+  readonly slots: Slots
+  readonly bank: { check(factors: Factors): void; write(slot: number, factors: Factors): void }
+  /** Reads an adapter by digest and verifies it. Throws `model_not_found` or `adapter_refused`. */
+  readonly read: (digest: string) => Promise<Factors>
+  /** A read has ended; `error` is undefined where the adapter can be pinned now. Who does not want it calls `forget`. */
+  readonly onLoaded: (digest: string, error: unknown) => void
+}
+
+/** `loading`: try again after `onLoaded`. `full`: every slot is in use or promised; try again after a release. */
+export type Pinned = number | 'loading' | 'full'
+
+export class Residency {
+  readonly #options: ResidencyOptions
+  readonly #loading = new Map<string, Promise<Factors>>()
+  /** Read and checked, not yet in a slot. */
+  readonly #ready = new Map<string, Factors>()
+
+  constructor(options: ResidencyOptions) {
+    this.#options = options
+  }
+
+  get free(): number {
+    return this.#options.slots.free
+  }
+
+  pin(digest: string): Pinned {
+    const { slots } = this.#options
+    const slot = slots.pin(digest)
+    if (slot !== undefined) return slot
+    const ready = this.#ready.get(digest)
+    if (ready !== undefined) {
+      if (this.#place(ready) === undefined) return 'full'
+      this.#ready.delete(digest)
+      return slots.pin(digest)!
+    }
+    if (this.#loading.has(digest)) return 'loading'
+    if (slots.free <= this.#loading.size + this.#ready.size) return 'full'
+    // The waiting row hears of a failure through `onLoaded`.
+    this.#read(digest).catch(() => {})
+    return 'loading'
+  }
+
+  release(digest: string): void {
+    this.#options.slots.release(digest)
+  }
+
+  /** Nobody waits for it any more. */
+  forget(digest: string): void {
+    this.#ready.delete(digest)
+  }
+
+  /** Makes it resident without a row that uses it. Throws `slots_full` when rows use all slots. */
+  async load(digest: string): Promise<number> {
+    const { slots } = this.#options
+    const before = slots.find(digest)
+    if (before !== undefined) return before.slot
+    const factors = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest)))
+    this.#ready.delete(digest)
+    const slot = slots.find(digest)?.slot ?? this.#place(factors)
+    if (slot === undefined) throw new BackendError('slots_full', 'every adapter slot is in use; try again later')
+    return slot
+  }
+
+  /** Throws `adapter_in_use` or `model_not_found`. */
+  unload(digest: string): void {
+    const { slots } = this.#options
+    const held = slots.find(digest)
+    if (held === undefined) throw new BackendError('model_not_found', 'that adapter is not resident')
+    if (!slots.evict(digest)) {
+      throw new BackendError('adapter_in_use', `that adapter is in use by ${held.pins} running request(s)`)
+    }
+  }
+
+  list(): Resident[] {
+    return this.#options.slots.list()
+  }
+
+  #read(digest: string): Promise<Factors> {
+    const { bank, read, onLoaded } = this.#options
+    const reading = read(digest).then(
+      (factors) => {
+        this.#loading.delete(digest)
+        bank.check(factors)
+        this.#ready.set(digest, factors)
+        return factors
+      },
+      (error) => {
+        this.#loading.delete(digest)
+        throw error
+      },
+    )
+    this.#loading.set(digest, reading)
+    reading.then(
+      () => onLoaded(digest, undefined),
+      (error) => onLoaded(digest, error),
+    )
+    return reading
+  }
+
+  /** Nothing may run between the choice of the slot and the write. */
+  #place(factors: Factors): number | undefined {
+    const slot = this.#options.slots.take(factors.digest)
+    if (slot !== undefined) this.#options.bank.write(slot, factors)
+    return slot
+  }
+}

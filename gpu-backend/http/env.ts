@@ -1,0 +1,13 @@
+// What the middleware leaves for the routes.
+import type { Capability } from '../contract.ts'
+
+export interface Env {
+  Variables: {
+    requestId: string
+    /** Verified. Not set on the public routes. */
+    capability: Capability
+  }
+}
+
+/** One structured line. Never a prompt, a token of text or a secret. */
+export type Log = (event: Readonly<Record<string, unknown>>) => void
