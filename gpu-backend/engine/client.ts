@@ -137,21 +137,19 @@ class WorkerEngine implements EngineClient {
 
   #receive(message: Exclude<FromWorker, { type: 'unready' }>, started: () => void): void {
     this.#stats = message.stats
-    switch (message.type) {
-      case 'ready':
-        this.#info = message.info
-        this.#ready = true
-        return started()
-      case 'events':
-        for (const event of message.events) {
-          const pieces = this.#rows.get(event.id)
-          if ('piece' in event) pieces?.push(event.piece)
-          else pieces?.refuse(toError(event.failure))
-        }
-        return
-      case 'done':
-        this.#calls.get(message.id)?.(message.outcome)
-        this.#calls.delete(message.id)
+    if (message.type === 'ready') {
+      this.#info = message.info
+      this.#ready = true
+      started()
+    } else if (message.type === 'done') {
+      this.#calls.get(message.id)?.(message.outcome)
+      this.#calls.delete(message.id)
+    } else {
+      for (const event of message.events) {
+        const pieces = this.#rows.get(event.id)
+        if ('piece' in event) pieces?.push(event.piece)
+        else pieces?.refuse(toError(event.failure))
+      }
     }
   }
 
