@@ -23,6 +23,7 @@ export type ProblemCode =
   | 'adapter-base'
   | 'merge-overflow'
   | 'artifact-invalid'
+  | 'onnx-adapter-invalid'
 
 export interface Problem {
   readonly code: ProblemCode

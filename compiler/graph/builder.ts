@@ -20,6 +20,7 @@ export class GraphBuilder {
   readonly #weights = new Map<string, ExternalTensor>()
   readonly #nodes: Node[] = []
   readonly #values = new Set<string>()
+  readonly #publicNames = new Map<string, string>()
 
   /** `weights`: the external tensors that the graph may use; those that it does use end up in it. */
   constructor(name: string, weights: readonly ExternalTensor[]) {
@@ -75,20 +76,29 @@ export class GraphBuilder {
     return this.#constant(name, dims, Float32Array.from(values))
   }
 
-  /** Gives `value` the public name `name`. Costs an Identity, which runtimes remove. */
+  /** Makes `value` an output called `name`. It is renamed wherever it is used: an Identity would be one more node. */
   output(name: string, value: string, type: ElementType, shape: readonly Dimension[]): void {
-    if (name !== value) this.#add('Identity', `${name}/output`, [value], [name], {})
+    assert(this.#values.has(value), `the output ${name} is computed by no node`)
+    if (name !== value) {
+      this.#define(name)
+      this.#publicNames.set(value, name)
+    }
     this.#outputs.push({ name, type, shape })
   }
 
   build(): Graph {
+    const rename = (value: string) => this.#publicNames.get(value) ?? value
     return {
       name: this.#name,
       inputs: this.#inputs,
       outputs: this.#outputs,
       constants: [...this.#constants.values()],
       weights: [...this.#weights.values()],
-      nodes: this.#nodes,
+      nodes: this.#nodes.map((node) => ({
+        ...node,
+        inputs: node.inputs.map(rename),
+        outputs: node.outputs.map(rename),
+      })),
     }
   }
 

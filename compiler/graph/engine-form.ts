@@ -38,7 +38,7 @@ export const makeEngineForm: MakeForm = (builder, config): Form => {
     attend(layer, { q, k, v }) {
       const at = `layers.${layer}.attn`
       const cache = caches[layer] as { key: string; value: string }
-      const newKey = builder.node('Transpose', graphNames.newKey(layer), [k], { perm: [0, 1, 3, 2] })
+      const newKey = builder.node('Transpose', `${at}.k.columns`, [k], { perm: [0, 1, 3, 2] })
       builder.output(graphNames.newKey(layer), newKey, 'float32', ['batch', kvHeads, headDim, 'tokens'])
       builder.output(graphNames.newValue(layer), v, 'float32', ['batch', kvHeads, 'tokens', headDim])
       const scores = builder.node(

@@ -59,7 +59,7 @@ export function buildLlama(
 }
 
 interface Angles {
-  /** [B, heads, S, D] for the query heads and then the KV heads. */
+  /** [B, S, heads, D] for the query heads and then the KV heads. */
   readonly cos: string
   readonly sin: string
 }
@@ -72,11 +72,11 @@ function gatherAngles(builder: GraphBuilder, { architecture }: LlamaConfig, posi
   const { heads, kvHeads, headDim } = architecture
   const scale = builder.floats(
     'rope.scale',
-    [1, heads + kvHeads, 1, 1],
+    [1, 1, heads + kvHeads, 1],
     Array.from({ length: heads + kvHeads }, (_, head) => (head < heads ? 1 / Math.sqrt(headDim) : 1)),
   )
   const rows = builder.node('Gather', 'rope.rows', [builder.weight(ROPE_TABLE), positions], { axis: 0 })
-  const perHead = builder.node('Unsqueeze', 'rope.heads', [rows, builder.ints(1)])
+  const perHead = builder.node('Unsqueeze', 'rope.heads', [rows, builder.ints(2)])
   const scaled = builder.node('Mul', 'rope.scaled', [perHead, scale])
   const [cos, sin] = builder.split('rope.halves', [scaled], -1)
   const minus = builder.node('Neg', 'rope.minus_sin', [sin])
@@ -102,21 +102,25 @@ function writeAttention(
   const k = writeLinear(builder, module('k_proj'), normed)
   const v = writeLinear(builder, module('v_proj'), normed)
 
-  // Queries and keys turn together: [B, heads + kvHeads, S, D].
+  // Queries and keys turn together, [B, S, heads + kvHeads, D], and before the Transpose: ONNX Runtime would move it
+  // down here anyway, and do it twice.
   const joined = builder.node('Concat', `${at}.qk`, [q, k], { axis: -1 })
-  const x = toHeads(builder, `${at}.qk`, joined, heads + kvHeads, headDim)
+  const x = builder.node('Reshape', `${at}.qk.apart`, [joined, builder.ints(0, 0, heads + kvHeads, headDim)])
   const [low, high] = builder.split(`${at}.halves`, [x], -1)
   const swapped = builder.node('Concat', `${at}.swapped`, [high, low], { axis: -1 })
   const turned = builder.node('Add', `${at}.turned`, [
     builder.node('Mul', `${at}.x_cos`, [x, angles.cos]),
     builder.node('Mul', `${at}.swapped_sin`, [swapped, angles.sin]),
   ])
-  const [queries, keys] = builder.split(`${at}.apart`, [turned, builder.ints(heads, kvHeads)], 1)
+  const perHead = builder.node('Transpose', `${at}.qk.heads`, [turned], { perm: [0, 2, 1, 3] })
+  const [queries, keys] = builder.split(`${at}.apart`, [perHead, builder.ints(heads, kvHeads)], 1)
 
   const folded = builder.node('Reshape', `${at}.q`, [queries, builder.ints(0, kvHeads, -1, headDim)])
-  const context = form.attend(layer, { q: folded, k: keys, v: toHeads(builder, `${at}.v`, v, kvHeads, headDim) })
-  const perHead = builder.node('Reshape', `${at}.context.heads`, [context, builder.ints(0, heads, -1, headDim)])
-  const perToken = builder.node('Transpose', `${at}.context.tokens`, [perHead], { perm: [0, 2, 1, 3] })
+  const apart = builder.node('Reshape', `${at}.v.apart`, [v, builder.ints(0, 0, kvHeads, headDim)])
+  const values = builder.node('Transpose', `${at}.v.heads`, [apart], { perm: [0, 2, 1, 3] })
+  const context = form.attend(layer, { q: folded, k: keys, v: values })
+  const unfolded = builder.node('Reshape', `${at}.context.heads`, [context, builder.ints(0, heads, -1, headDim)])
+  const perToken = builder.node('Transpose', `${at}.context.tokens`, [unfolded], { perm: [0, 2, 1, 3] })
   const flat = builder.node('Reshape', `${at}.context.flat`, [perToken, builder.ints(0, 0, heads * headDim)])
   return writeLinear(builder, module('o_proj'), flat)
 }
@@ -130,12 +134,6 @@ function writeMlp(builder: GraphBuilder, config: LlamaConfig, layer: number, hid
   const sigmoid = builder.node('Sigmoid', `${at}.sigmoid`, [gate])
   const silu = builder.node('Mul', `${at}.silu`, [gate, sigmoid])
   return writeLinear(builder, module('down_proj'), builder.node('Mul', `${at}.gated`, [silu, up]))
-}
-
-/** [B, S, heads·D] → [B, heads, S, D] */
-function toHeads(builder: GraphBuilder, at: string, value: string, heads: number, headDim: number): string {
-  const apart = builder.node('Reshape', `${at}.apart`, [value, builder.ints(0, 0, heads, headDim)])
-  return builder.node('Transpose', `${at}.heads`, [apart], { perm: [0, 2, 1, 3] })
 }
 
 /** x·Wᵀ with W stored as [in, out]. */

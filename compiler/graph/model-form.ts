@@ -32,8 +32,8 @@ export const makeModelForm: MakeForm = (builder, config): Form => {
     attend(layer, { q, k, v }) {
       const at = `layers.${layer}.attn`
       const before = pasts[layer] as { key: string; value: string }
-      const key = builder.node('Concat', graphNames.presentKey(layer), [before.key, k], { axis: 2 })
-      const value = builder.node('Concat', graphNames.presentValue(layer), [before.value, v], { axis: 2 })
+      const key = builder.node('Concat', `${at}.k.all`, [before.key, k], { axis: 2 })
+      const value = builder.node('Concat', `${at}.v.all`, [before.value, v], { axis: 2 })
       builder.output(graphNames.presentKey(layer), key, 'float32', ['batch', kvHeads, 'total', headDim])
       builder.output(graphNames.presentValue(layer), value, 'float32', ['batch', kvHeads, 'total', headDim])
       const transposed = builder.node('Transpose', `${at}.keys`, [key], { perm: [0, 1, 3, 2] })
@@ -44,7 +44,7 @@ export const makeModelForm: MakeForm = (builder, config): Form => {
     finish: (logits) => {
       const batchAndTokens = builder.node('Shape', 'logits.batch_tokens', [graphNames.inputIds])
       const shape = builder.node('Concat', 'logits.shape', [batchAndTokens, builder.ints(vocabSize)], { axis: 0 })
-      const shaped = builder.node('Reshape', graphNames.logits, [logits, shape])
+      const shaped = builder.node('Reshape', 'logits.shaped', [logits, shape])
       builder.output(graphNames.logits, shaped, 'float32', ['batch', 'tokens', vocabSize])
     },
   }
