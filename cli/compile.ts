@@ -128,7 +128,7 @@ async function requireFolder(path: string, subject: string): Promise<void> {
 }
 
 async function artifactIdAt(path: string): Promise<string | undefined> {
-  const entries = await readdir(path).catch(() => [])
+  const entries: string[] = await readdir(path).catch(() => [])
   return entries.includes(MANIFEST_FILE) ? (await readArtifact(openFolder(path), nodeHost)).id : undefined
 }
 

@@ -23,7 +23,7 @@ export function describe(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined
   if (hasProblems(error)) return error.problems.map(({ message }) => message).join('\nsidepath: ')
   if (error.name === 'UserError' || error.name === 'BackendError') return error.message
-  const { code, path } = error as NodeJS.ErrnoException
+  const { code, path, syscall } = error as NodeJS.ErrnoException
   const subject = path === undefined ? 'a file' : `"${path}"`
   switch (code) {
     case 'EACCES':
@@ -33,7 +33,9 @@ export function describe(error: unknown): string | undefined {
     case 'ENOSPC':
       return `the disk is full while writing ${subject}; free some space and run it again.`
     case 'ENOENT':
-      return `${subject} does not exist; check the path.`
+      return syscall === 'mkdir'
+        ? `the folder ${subject} cannot be made there; choose another place.`
+        : `${subject} does not exist; check the path.`
     case 'ENOTDIR':
       return `${subject} needs a folder where there is a file; choose another path.`
     default:

@@ -48,7 +48,7 @@ export function openFolder(path: string) {
 /** A folder under a temporary name beside `path`; `commit` flushes it and renames it into place. */
 export async function stageFolder(path: string) {
   const parent = dirname(resolve(path))
-  await mkdir(parent, { recursive: true })
+  await makeFolder(parent)
   const staging = join(parent, `.${basename(path)}.${randomBytes(6).toString('hex')}.partial`)
   await mkdir(staging)
   return {
@@ -57,7 +57,7 @@ export async function stageFolder(path: string) {
     async create(child: string) {
       const full = resolve(staging, child)
       if (!full.startsWith(staging + sep)) throw new RangeError(`${path}: "${child}" is outside the folder`)
-      await mkdir(dirname(full), { recursive: true })
+      await makeFolder(dirname(full))
       const handle = await open(full, 'wx')
       return {
         async write(bytes: Uint8Array): Promise<void> {
@@ -78,6 +78,17 @@ export async function stageFolder(path: string) {
       await rm(staging, { recursive: true, force: true })
     },
   }
+}
+
+/** `mkdir -p`. Node's own recursive form never returns where the system answers ENOENT below a folder that exists. */
+export async function makeFolder(path: string, mode = 0o777): Promise<void> {
+  const full = resolve(path)
+  const there = await stat(full).catch(ignoreMissing)
+  if (there?.isDirectory()) return
+  if (dirname(full) !== full) await makeFolder(dirname(full))
+  await mkdir(full, { mode }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
 }
 
 /** SHA-256 for the compiler. See `Host` in compiler/host.ts. */

@@ -1,7 +1,8 @@
 // The data folder of `sidepath up`: one process at a time, private files, and nothing half written.
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { chmod, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { makeFolder } from '../../runtime/disk.ts'
 import { UserError } from '../fail.ts'
 
 const LOCK_FILE = 'up.lock'
@@ -23,7 +24,7 @@ export async function openDataFolder(path: string): Promise<DataFolder> {
   if (there && !there.isDirectory()) {
     throw new UserError(`--data-dir "${path}" is a file; choose another folder.`)
   }
-  await mkdir(root, { recursive: true, mode: 0o700 })
+  await makeFolder(root, 0o700)
   await lock(root, path)
   await removeUnfinished(root)
   return {

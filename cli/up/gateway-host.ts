@@ -11,7 +11,7 @@ import type { Secrets } from './secrets.ts'
 const ROOT = join(import.meta.dirname, '..', '..')
 const HOST = '127.0.0.1'
 /** Must match wrangler.toml; never newer than the installed workerd. */
-const COMPATIBILITY_DATE = '2026-10-01'
+const COMPATIBILITY_DATE = '2026-11-01'
 
 export interface GatewayHost {
   readonly url: string
@@ -25,6 +25,7 @@ export async function startGateway(options: {
   persistTo: string
   log: (line: string) => void
 }): Promise<GatewayHost> {
+  const keepSignals = ownSignals()
   const miniflare = new Miniflare({
     host: HOST,
     port: options.port,
@@ -54,6 +55,7 @@ export async function startGateway(options: {
       },
     ],
   })
+  keepSignals()
   const guarded = endWithParent('workerd')
   await miniflare.ready
   const release = await guarded
@@ -64,6 +66,17 @@ export async function startGateway(options: {
       release()
       await miniflare.dispose()
     },
+  }
+}
+
+/** Miniflare exits the process on a signal, before an orderly end; the result takes those listeners off again. */
+function ownSignals(): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const
+  const before = new Map(signals.map((signal) => [signal, new Set(process.listeners(signal))]))
+  return () => {
+    for (const [signal, ours] of before) {
+      for (const listener of process.listeners(signal)) if (!ours.has(listener)) process.off(signal, listener)
+    }
   }
 }
 
