@@ -26,9 +26,11 @@ type Log = (event: Record<string, unknown>) => void
 const MAX_RESTARTS = 1
 const CLOSE_WITHIN_MS = 2_000
 
+const WORKER = new URL('./worker.ts', import.meta.url)
+
 /** Throws what kept the worker from starting. */
-export async function startEngine(config: EngineConfig, log: Log): Promise<EngineClient> {
-  const client = new WorkerEngine(config, log)
+export async function startEngine(config: EngineConfig, log: Log, worker: URL = WORKER): Promise<EngineClient> {
+  const client = new WorkerEngine(config, log, worker)
   await client.start()
   return client
 }
@@ -36,6 +38,7 @@ export async function startEngine(config: EngineConfig, log: Log): Promise<Engin
 class WorkerEngine implements EngineClient {
   readonly #config: EngineConfig
   readonly #log: Log
+  readonly #script: URL
   readonly #rows = new Map<number, Pieces>()
   readonly #calls = new Map<number, (outcome: Outcome) => void>()
   #worker: Worker | undefined
@@ -46,9 +49,10 @@ class WorkerEngine implements EngineClient {
   #ready = false
   #closed = false
 
-  constructor(config: EngineConfig, log: Log) {
+  constructor(config: EngineConfig, log: Log, script: URL) {
     this.#config = config
     this.#log = log
+    this.#script = script
   }
 
   get info(): EngineInfo {
@@ -65,7 +69,7 @@ class WorkerEngine implements EngineClient {
 
   start(): Promise<void> {
     const workerData: WorkerData = { config: this.#config }
-    const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData, name: 'sidepath-engine' })
+    const worker = new Worker(this.#script, { workerData, name: 'sidepath-engine' })
     this.#worker = worker
     return new Promise((resolve, reject) => {
       worker.on('message', (message: FromWorker) => {

@@ -1,0 +1,203 @@
+// Residency: who is in which slot, who may be evicted, and that a bad adapter costs nobody anything.
+import { describe, expect, test } from 'vitest'
+import { Bank, type Factors } from '../../gpu-backend/engine/bank.ts'
+import { Queue } from '../../gpu-backend/engine/queue.ts'
+import { Residency } from '../../gpu-backend/engine/residency.ts'
+import { planPrefill } from '../../gpu-backend/engine/schedule.ts'
+import { Slots } from '../../gpu-backend/engine/slots.ts'
+
+const LINEARS = [
+  { module: 'q', in: 4, out: 6 },
+  { module: 'k', in: 4, out: 2 },
+]
+
+function factors(digest: string, value: number, r = 2, modules = LINEARS): Factors {
+  const fill = (size: number): Float32Array => new Float32Array(size).fill(value)
+  return {
+    digest,
+    modules: new Map(modules.map(({ module, in: i, out }) => [module, { r, A: fill(i * r), B: fill(r * out) }])),
+  }
+}
+
+function setup(slots = 2) {
+  const bank = new Bank(LINEARS, slots + 1, 3)
+  const store = new Map<string, Factors>()
+  const loaded: string[] = []
+  const reads: string[] = []
+  const residency = new Residency({
+    slots: new Slots(slots),
+    bank,
+    read: async (digest) => {
+      reads.push(digest)
+      const found = store.get(digest)
+      if (found === undefined) throw new Error('not there')
+      return found
+    },
+    onLoaded: (digest, error) => loaded.push(error === undefined ? digest : `${digest}: ${(error as Error).message}`),
+  })
+  for (const [at, digest] of ['a', 'b', 'c', 'd'].entries()) store.set(digest, factors(digest, at + 1))
+  const bytes = (): number[] => Object.values(bank.feeds).flatMap(({ data }) => [...(data as Float32Array)])
+  return { bank, store, loaded, reads, residency, bytes }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+describe('slots', () => {
+  test('the least recently used goes first, and a pinned one never', () => {
+    const slots = new Slots(2)
+    expect([slots.take('a'), slots.take('b'), slots.free]).toEqual([1, 2, 2])
+    slots.pin('a')
+    slots.release('a')
+    expect(slots.take('c')).toBe(2)
+    expect(slots.find('b')).toBeUndefined()
+    slots.pin('a')
+    slots.pin('c')
+    expect([slots.take('d'), slots.free]).toEqual([undefined, 0])
+    slots.release('c')
+    expect(slots.take('d')).toBe(2)
+    expect(slots.list()).toEqual([
+      { digest: 'a', slot: 1, pins: 1 },
+      { digest: 'd', slot: 2, pins: 0 },
+    ])
+  })
+
+  test('a slot is pinned as often as rows use it', () => {
+    const slots = new Slots(1)
+    slots.take('a')
+    slots.pin('a')
+    slots.pin('a')
+    slots.release('a')
+    expect(slots.evict('a')).toBe(false)
+    slots.release('a')
+    expect(slots.evict('a')).toBe(true)
+    expect(() => slots.release('a')).toThrow('not pinned')
+  })
+})
+
+describe('bank', () => {
+  test('a narrower adapter leaves nothing of the last one, and slot 0 stays zero', () => {
+    const bank = new Bank(LINEARS, 2, 3)
+    bank.write(1, factors('wide', 9, 3))
+    bank.write(1, factors('narrow', 5, 1, LINEARS.slice(0, 1)))
+    const { data, dims } = bank.feeds['bank.q.lora_A']!
+    expect(dims).toEqual([2, 4, 3])
+    expect([...(data as Float32Array)]).toEqual([...Array(12).fill(0), 5, 0, 0, 5, 0, 0, 5, 0, 0, 5, 0, 0])
+    expect([...(bank.feeds['bank.q.lora_B']!.data as Float32Array)]).toEqual([
+      ...Array(18).fill(0),
+      ...Array(6).fill(5),
+      ...Array(12).fill(0),
+    ])
+    expect((bank.feeds['bank.k.lora_A']!.data as Float32Array).every((element) => element === 0)).toBe(true)
+    expect(() => bank.write(0, factors('base', 1))).toThrow('slot 0')
+  })
+
+  test('refuses a rank above its own, an unknown module and a wrong size, by name', () => {
+    const bank = new Bank(LINEARS, 2, 3)
+    expect(() => bank.check(factors('abc', 1, 4))).toThrow(
+      'has r=4 at "q"; the bank holds r=3 at most; start with bankRank 4',
+    )
+    expect(() => bank.check(factors('abc', 1, 1, [{ module: 'z', in: 1, out: 1 }]))).toThrow('"z"')
+    expect(() => bank.check(factors('abc', 1, 1, [{ module: 'q', in: 5, out: 6 }]))).toThrow('wrong size at "q"')
+  })
+})
+
+describe('residency', () => {
+  test('reads once for many that wait, then pins at once', async () => {
+    const { residency, reads, loaded } = setup()
+    expect([residency.pin('a'), residency.pin('a')]).toEqual(['loading', 'loading'])
+    await turn()
+    expect([residency.pin('a'), residency.pin('a'), reads, loaded]).toEqual([1, 1, ['a'], ['a']])
+  })
+
+  test('a bad adapter leaves every slot bit for bit, and evicts nobody', async () => {
+    const { residency, store, loaded, bytes } = setup()
+    await residency.load('a')
+    await residency.load('b')
+    const before = bytes()
+    store.set('c', factors('c', 7, 9))
+    expect(residency.pin('c')).toBe('loading')
+    await turn()
+    expect(loaded.at(-1)).toContain('r=9')
+    await expect(residency.load('zz')).rejects.toThrow('not there')
+    expect(bytes()).toEqual(before)
+    expect(residency.list().map(({ digest }) => digest)).toEqual(['a', 'b'])
+  })
+
+  test('with every slot pinned the next one waits, and gets the first that is released', async () => {
+    const { residency, reads } = setup(1)
+    await residency.load('a')
+    expect(residency.pin('a')).toBe(1)
+    expect(residency.pin('b')).toBe('full')
+    expect(reads).toEqual(['a'])
+    await expect(residency.load('b')).rejects.toThrow('every adapter slot is in use')
+    residency.release('a')
+    residency.pin('b')
+    await turn()
+    expect(residency.pin('b')).toBe(1)
+    expect(residency.pin('a')).toBe('full')
+  })
+
+  test('does not read more adapters than there are slots to put them in', () => {
+    const { residency, reads } = setup(2)
+    expect(['a', 'b', 'c'].map((digest) => residency.pin(digest))).toEqual(['loading', 'loading', 'full'])
+    expect(reads).toEqual(['a', 'b'])
+  })
+
+  test('what nobody waits for any more gives up its place', async () => {
+    const { residency } = setup(1)
+    residency.pin('a')
+    await turn()
+    expect(residency.pin('b')).toBe('full')
+    residency.forget('a')
+    expect(residency.pin('b')).toBe('loading')
+  })
+
+  test('one that a row uses is not unloaded', async () => {
+    const { residency } = setup()
+    await residency.load('a')
+    residency.pin('a')
+    expect(() => residency.unload('a')).toThrow('in use by 1')
+    residency.release('a')
+    residency.unload('a')
+    expect(() => residency.unload('a')).toThrow('not resident')
+  })
+})
+
+describe('queue', () => {
+  test('tenants take turns, and each is served in order', () => {
+    const queue = new Queue<{ tenant: string; name: string }>(10)
+    for (const name of ['x1', 'x2', 'x3', 'y1', 'z1', 'y2']) queue.add({ tenant: name[0]!, name })
+    const served: string[] = []
+    while (queue.size > 0) {
+      const item = queue.inTurn()[0]!
+      queue.serve(item)
+      served.push(item.name)
+    }
+    expect(served).toEqual(['x1', 'y1', 'z1', 'x2', 'y2', 'x3'])
+  })
+
+  test('one that gives up changes nobody’s turn', () => {
+    const queue = new Queue<{ tenant: string; name: string }>(3)
+    const items = ['x1', 'x2', 'y1'].map((name) => ({ tenant: name[0]!, name }))
+    for (const item of items) queue.add(item)
+    expect(queue.full).toBe(true)
+    queue.drop(items[0]!)
+    expect(queue.inTurn().map(({ name }) => name)).toEqual(['x2', 'y1'])
+    expect(queue.full).toBe(false)
+  })
+})
+
+describe('prefill plan', () => {
+  const plan = (lefts: number[], budget: number): number[] =>
+    planPrefill(
+      lefts.map((left) => ({ left })),
+      budget,
+    ).map(({ tokens }) => tokens)
+
+  test('a long prompt runs alone in chunks, short ones share a run with their padding', () => {
+    expect(plan([1_000, 5], 128)).toEqual([128])
+    expect(plan([30, 31, 32, 30, 30], 128)).toEqual([30, 31, 32, 30])
+    expect(plan([10, 100, 5], 128)).toEqual([10])
+    expect(plan([], 128)).toEqual([])
+  })
+})
