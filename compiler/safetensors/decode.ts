@@ -6,7 +6,8 @@ export const ELEMENT_BYTES: Readonly<Record<FloatDtype, number>> = { F32: 4, F16
 
 /** `bytes` holds whole elements. F32 is viewed in place where its alignment allows. */
 export function decodeFloats(bytes: Uint8Array<ArrayBuffer>, dtype: FloatDtype): Float32Array<ArrayBuffer> {
-  const aligned = bytes.byteOffset % ELEMENT_BYTES[dtype] === 0 ? bytes : bytes.slice()
+  // The constructor, not slice(): that of a Node Buffer would give another view of the same unaligned bytes.
+  const aligned = bytes.byteOffset % ELEMENT_BYTES[dtype] === 0 ? bytes : new Uint8Array(bytes)
   const count = aligned.byteLength / ELEMENT_BYTES[dtype]
   if (dtype === 'F32') return new Float32Array(aligned.buffer, aligned.byteOffset, count)
   const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, count)
