@@ -57,6 +57,10 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   const app = createApp({ engine, text, verify, log, now: Date.now, draining: () => draining })
   // Without TLS and HTTP/2 it is Node's plain server.
   const server = createAdaptorServer({ fetch: app.fetch }) as Server
+  // A connection that becomes idle while we drain would be kept alive, and the end would wait for it.
+  server.on('request', (_, response) => {
+    response.once('close', () => draining && setImmediate(() => server.closeIdleConnections()))
+  })
   try {
     await listen(server, port, host)
   } catch (error) {

@@ -91,7 +91,11 @@ class WorkerEngine implements EngineClient {
     signal?.throwIfAborted()
     const id = this.#nextId++
     const pieces = new Pieces()
-    const abort = (): void => pieces.fail(signal?.reason)
+    // At once, and not when the reader asks for the next piece: it may never ask again.
+    const abort = (): void => {
+      pieces.fail(signal?.reason)
+      if (!pieces.finished) this.#send({ type: 'abort', id })
+    }
     this.#rows.set(id, pieces)
     signal?.addEventListener('abort', abort, { once: true })
     try {
@@ -100,7 +104,7 @@ class WorkerEngine implements EngineClient {
     } finally {
       signal?.removeEventListener('abort', abort)
       this.#rows.delete(id)
-      if (!pieces.finished) this.#send({ type: 'abort', id })
+      if (!pieces.finished && !signal?.aborted) this.#send({ type: 'abort', id })
     }
   }
 
@@ -121,7 +125,8 @@ class WorkerEngine implements EngineClient {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    const worker = this.#worker!
+    const worker = this.#worker
+    if (worker === undefined) return
     const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
     this.#send({ type: 'close' })
     const late = setTimeout(() => void worker.terminate(), CLOSE_WITHIN_MS)

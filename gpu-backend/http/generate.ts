@@ -55,7 +55,10 @@ async function answer(context: Context<Env>, options: GenerateOptions, job: Job)
   const room = options.engine.info.maxPositions - promptIds.length
   const wanted = job.maxTokens.asked ?? Math.min(job.maxTokens.byDefault, room)
   const stop = body.stop ?? []
-  const cancelled = new AbortController()
+  const gone = new AbortController()
+  const { signal } = context.req.raw
+  if (signal.aborted) gone.abort()
+  else signal.addEventListener('abort', () => gone.abort(), { once: true })
   const pieces = options.engine.generate(
     {
       promptIds,
@@ -69,7 +72,7 @@ async function answer(context: Context<Env>, options: GenerateOptions, job: Job)
       adapter: capability.adapter,
       tenant: capability.tenant,
     },
-    AbortSignal.any([context.req.raw.signal, cancelled.signal]),
+    gone.signal,
   )
   const metered = meter(pieces, context, options, promptIds.length)
   if (!body.stream) return whole(context, metered, shape, promptIds.length)
@@ -81,7 +84,7 @@ async function answer(context: Context<Env>, options: GenerateOptions, job: Job)
       promptTokens: promptIds.length,
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
-      onCancel: () => cancelled.abort(),
+      gone,
     }),
     { headers: { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' } },
   )

@@ -9,8 +9,8 @@ export interface StreamOptions {
   readonly includeUsage: boolean
   /** Every chunk carries the usage so far, so that an aborted stream can be billed. */
   readonly continuousUsage: boolean
-  /** The reader is gone. */
-  readonly onCancel: () => void
+  /** Aborted when the reader is gone. */
+  readonly gone: AbortController
 }
 
 const encoder = new TextEncoder()
@@ -19,13 +19,15 @@ const DONE = encoder.encode('data: [DONE]\n\n')
 /** Errors after the first byte become an error event, and no `[DONE]` follows. */
 export function streamEvents(pieces: AsyncIterable<Piece>, options: StreamOptions): ReadableStream<Uint8Array> {
   const frames = frame(pieces, options)
+  // Nobody pulls any more, so whatever waits inside is told to end.
+  options.gone.signal.addEventListener('abort', () => void frames.return(undefined), { once: true })
   return new ReadableStream({
     async pull(controller) {
       const { value, done } = await frames.next()
       if (done) controller.close()
       else controller.enqueue(value)
     },
-    cancel: options.onCancel,
+    cancel: () => options.gone.abort(),
   })
 }
 
