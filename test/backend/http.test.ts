@@ -101,6 +101,22 @@ describe('the openai client', () => {
     expect(generation!.completionTokens).toBeLessThan(100)
   })
 
+  test('gives up on a whole answer, and the engine stops the row', async () => {
+    const controller = new AbortController()
+    const before = logged.length
+    const body = JSON.stringify({ prompt: 'In the', seed: 5, max_tokens: 480 })
+    const as = { adapter: demo.digest('dates') }
+    const answer = call(paths.completions, { method: 'POST', body, signal: controller.signal, as })
+    await eventually(async () => {
+      const { data } = await read(call(paths.adapters, { as: { act: 'admin' } }))
+      return data.find(({ digest, pins }) => digest === as.adapter && pins > 0)
+    })
+    controller.abort()
+    await expect(answer).rejects.toThrow()
+    const generation = await eventually(() => logged.slice(before).find(({ event }) => event === 'generation'))
+    expect(generation).toMatchObject({ outcome: 'aborted' })
+  })
+
   test('reads an error as an error of its own', async () => {
     const openai = await withoutModel({ adapter: 'f'.repeat(64) })
     const refused = openai.chat.completions.create(chatOf('hello'))
@@ -176,6 +192,19 @@ describe('limits', () => {
     expect((await call(paths.completions, { method: 'POST', body: Uint8Array.of(0xff) })).status).toBe(400)
     const large = await post(paths.completions, { prompt: 'x'.repeat(1_048_577) })
     expect([large.status, (await read(large)).error.code]).toEqual([413, 'request_too_large'])
+  })
+
+  test('a full queue says when to come back', async () => {
+    const full = await serve({ artifact: demo.path, secret: SECRET, port: 0, log: () => {}, maxQueue: 0 })
+    const authorization = `Bearer ${await mint(claimsOf(full.ready.base))}`
+    const answer = await fetch(full.url + paths.completions, {
+      method: 'POST',
+      headers: { authorization },
+      body: '{"prompt":"x"}',
+    })
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([429, '1'])
+    expect((await read(answer)).error).toMatchObject({ code: 'queue_full', type: 'rate_limit_error' })
+    await full.close()
   })
 
   test('a prompt that is too long says how long', async () => {
@@ -290,9 +319,9 @@ async function read(answer: Response | Promise<Response>): Promise<Answer> {
   return (await (await answer).json()) as Answer
 }
 
-async function eventually<T>(look: () => T | undefined): Promise<T> {
+async function eventually<T>(look: () => T | undefined | Promise<T | undefined>): Promise<T> {
   for (;;) {
-    const found = look()
+    const found = await look()
     if (found !== undefined) return found
     await new Promise((resolve) => setImmediate(resolve))
   }
