@@ -49,7 +49,7 @@ export function memoryOut(): OutFolder & { readonly files: Map<string, Uint8Arra
           parts.push(bytes.slice())
         },
         async close() {
-          files.set(path, Buffer.concat(parts))
+          files.set(path, new Uint8Array(Buffer.concat(parts)))
         },
       }
     },

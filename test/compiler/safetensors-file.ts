@@ -12,7 +12,7 @@ export function rawFile(header: string | Uint8Array, data: Uint8Array | number =
   const body = typeof data === 'number' ? new Uint8Array(data) : data
   const prefix = new Uint8Array(8)
   new DataView(prefix.buffer).setBigUint64(0, BigInt(text.length), true)
-  return Buffer.concat([prefix, text, body])
+  return new Uint8Array(Buffer.concat([prefix, text, body]))
 }
 
 export function writeRaw(tensors: ReadonlyMap<string, RawTensor>, metadata?: Record<string, string>): Uint8Array {
