@@ -4,7 +4,7 @@ import type { GatewayContext, GatewayEnv, Principal } from './context.ts'
 import { invalidApiKey, wrongKeyClass } from './errors.ts'
 import { parseKey } from './key-format.ts'
 import { verifyKey } from './keys.ts'
-import { loadKey, loadPolicy } from './load-policy.ts'
+import { loadAdminKey, loadPolicy } from './load-policy.ts'
 
 /** Exact paths that answer without a key. */
 export const PUBLIC_PATHS: readonly string[] = ['/healthz']
@@ -21,7 +21,7 @@ async function authenticate(c: GatewayContext): Promise<Principal> {
   const db = c.get('db')
   const needed = c.req.path.startsWith(ADMIN_PREFIX) ? 'admin' : 'user'
   const loaded =
-    needed === 'admin' ? { key: await loadKey(db, keyId, now), policy: null } : await loadPolicy(db, keyId, now)
+    needed === 'admin' ? { key: await loadAdminKey(db, keyId, now), policy: null } : await loadPolicy(db, keyId, now)
   const key = loaded?.key
   const verified = await verifyKey(text, key, peppers)
   if (!verified || !key?.live) throw invalidApiKey()

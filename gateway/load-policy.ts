@@ -2,7 +2,7 @@
 import { and, asc, eq, exists, or, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { StoredKey } from './keys.ts'
-import type { Arm, Experiment, Model, Policy } from './policy.ts'
+import type { Experiment, Model, Policy } from './policy.ts'
 import type { Grant, Target } from './resolve-grants.ts'
 import {
   adapters,
@@ -25,34 +25,21 @@ export interface KeyRecord extends StoredKey {
   readonly live: boolean
 }
 
-function selectKey(db: DrizzleD1Database, keyId: string) {
-  return db
-    .select({ key: keys, tenant: tenants, user: users })
-    .from(keys)
-    .leftJoin(tenants, eq(tenants.id, keys.tenantId))
-    .leftJoin(users, and(eq(users.tenantId, keys.tenantId), eq(users.id, keys.userId)))
-    .where(eq(keys.id, keyId))
+type KeyRow = typeof keys.$inferSelect
+
+function readKey(row: KeyRow, ownersLive: boolean, now: number): KeyRecord {
+  const { id, mac, pepperVersion, last4 } = row
+  const live = ownersLive && !row.disabled && (row.expiresAt === null || now < row.expiresAt)
+  return { id, class: row.class, mac, pepperVersion, last4, live }
 }
 
-type KeyRow = Awaited<ReturnType<typeof selectKey>>[number]
-
-function readKeyRow(row: KeyRow, now: number): KeyRecord {
-  const { key, tenant, user } = row
-  const live =
-    !key.disabled &&
-    (key.expiresAt === null || now < key.expiresAt) &&
-    (key.class === 'admin' || (tenant !== null && !tenant.disabled)) &&
-    (key.userId === null || (user !== null && !user.disabled))
-  return { id: key.id, class: key.class, mac: key.mac, pepperVersion: key.pepperVersion, last4: key.last4, live }
-}
-
-export async function loadKey(db: DrizzleD1Database, keyId: string, now: number): Promise<KeyRecord | undefined> {
-  const [row] = await selectKey(db, keyId)
-  return row && readKeyRow(row, now)
+/** For the admin plane. A user key is recognised as one, but its owners are not looked at: it opens nothing there. */
+export async function loadAdminKey(db: DrizzleD1Database, keyId: string, now: number): Promise<KeyRecord | undefined> {
+  const [row] = await db.select().from(keys).where(eq(keys.id, keyId))
+  return row && readKey(row, true, now)
 }
 
 type GrantRow = typeof grants.$inferSelect
-type AdapterRow = typeof adapters.$inferSelect
 
 function readGrant(row: GrantRow): Grant {
   const principalId = row.keyId ?? row.userId ?? row.roleId
@@ -73,16 +60,6 @@ function readGrant(row: GrantRow): Grant {
   return { tenantId, id, effect, principal, resource, startsAt, endsAt }
 }
 
-function readTarget(adapter: AdapterRow | null, baseDigest: string | null, enabledBases: ReadonlySet<string>): Target {
-  if (adapter !== null) {
-    const { tenantId, id, digest, disabled } = adapter
-    const enabled = !disabled && enabledBases.has(adapter.baseDigest)
-    return { kind: 'adapter', tenantId, id, digest, baseDigest: adapter.baseDigest, enabled }
-  }
-  if (baseDigest === null) throw new Error('a model or arm row names no target')
-  return { kind: 'base', baseDigest, enabled: enabledBases.has(baseDigest) }
-}
-
 export async function loadPolicy(
   db: DrizzleD1Database,
   keyId: string,
@@ -94,8 +71,14 @@ export async function loadPolicy(
     .select({ one: sql`1` })
     .from(userRoles)
     .where(and(eq(userRoles.tenantId, tenantId), eq(userRoles.userId, userId), eq(userRoles.roleId, grants.roleId)))
-  const [keyRows, roleRows, grantRows, modelRows, armRows, baseRows, backendRows] = await db.batch([
-    selectKey(db, keyId),
+  // One table per statement: D1's batch answers with objects, in which equal column names of a join overwrite each other.
+  const rows = await db.batch([
+    db.select().from(keys).where(eq(keys.id, keyId)),
+    db.select().from(tenants).where(eq(tenants.id, tenantId)),
+    db
+      .select()
+      .from(users)
+      .where(and(eq(users.tenantId, tenantId), eq(users.id, userId))),
     db
       .select({ id: roles.id, disabled: roles.disabled })
       .from(userRoles)
@@ -117,64 +100,65 @@ export async function loadPolicy(
         ),
       ),
     db
-      .select({ model: models, adapter: adapters })
+      .select()
       .from(models)
-      .leftJoin(adapters, and(eq(adapters.tenantId, models.tenantId), eq(adapters.id, models.adapterId)))
       .where(and(eq(models.tenantId, tenantId), eq(models.disabled, false)))
       .orderBy(asc(models.name)),
-    db
-      .select({ experiment: experiments, arm: arms, adapter: adapters })
-      .from(arms)
-      .innerJoin(experiments, and(eq(experiments.tenantId, arms.tenantId), eq(experiments.id, arms.experimentId)))
-      .leftJoin(adapters, and(eq(adapters.tenantId, arms.tenantId), eq(adapters.id, arms.adapterId)))
-      .where(eq(arms.tenantId, tenantId))
-      .orderBy(asc(arms.experimentId), asc(arms.position)),
-    db.select({ digest: bases.digest }).from(bases).where(eq(bases.disabled, false)),
-    db
-      .select({ id: backends.id, url: backends.url, baseDigest: backends.baseDigest })
-      .from(backends)
-      .where(eq(backends.enabled, true)),
+    db.select().from(adapters).where(eq(adapters.tenantId, tenantId)),
+    db.select().from(experiments).where(eq(experiments.tenantId, tenantId)),
+    db.select().from(arms).where(eq(arms.tenantId, tenantId)).orderBy(asc(arms.position)),
+    db.select().from(bases).where(eq(bases.disabled, false)),
+    db.select().from(backends).where(eq(backends.enabled, true)),
   ])
-
-  const row = keyRows[0]
-  if (row === undefined) return undefined
-  const key = readKeyRow(row, now)
-  if (key.class !== 'user' || row.key.tenantId === null || row.tenant === null) return { key, policy: null }
+  const [[keyRow], [tenant], [user], roleRows, grantRows, modelRows, adapterRows, ...others] = rows
+  const [experimentRows, armRows, baseRows, backendRows] = others
+  if (keyRow === undefined) return undefined
+  const ownersLive =
+    keyRow.class === 'admin' || (tenant?.disabled === false && (keyRow.userId === null || user?.disabled === false))
+  const key = readKey(keyRow, ownersLive, now)
+  if (key.class !== 'user' || tenant === undefined) return { key, policy: null }
 
   const enabledBases = new Set(baseRows.map((base) => base.digest))
-  const experimentArms = new Map<string, { experiment: (typeof armRows)[number]['experiment']; arms: Arm[] }>()
-  for (const { experiment, arm, adapter } of armRows) {
-    const entry = experimentArms.get(experiment.id) ?? { experiment, arms: [] }
-    entry.arms.push({ id: arm.id, weight: arm.weight, target: readTarget(adapter, arm.baseDigest, enabledBases) })
-    experimentArms.set(experiment.id, entry)
+  const adapterById = new Map(adapterRows.map((adapter) => [adapter.id, adapter]))
+  const readTarget = (row: { adapterId: string | null; baseDigest: string | null }): Target => {
+    if (row.adapterId === null && row.baseDigest !== null) {
+      return { kind: 'base', baseDigest: row.baseDigest, enabled: enabledBases.has(row.baseDigest) }
+    }
+    const adapter = adapterById.get(row.adapterId ?? '')
+    if (adapter === undefined) throw new Error('a model or arm row names no target')
+    const { id, digest, baseDigest, disabled } = adapter
+    const enabled = !disabled && enabledBases.has(baseDigest)
+    return { kind: 'adapter', tenantId: adapter.tenantId, id, digest, baseDigest, enabled }
   }
   const readExperiment = (id: string): Experiment => {
-    const entry = experimentArms.get(id)
-    if (entry === undefined) throw new Error('an experiment has no arms')
-    const { seed, bucketVersion, status } = entry.experiment
-    return { id, seed, bucketVersion, running: status === 'running', arms: entry.arms }
+    const row = experimentRows.find((experiment) => experiment.id === id)
+    if (row === undefined) throw new Error('a model row names no experiment')
+    const { seed, bucketVersion, status } = row
+    const own = armRows.filter((arm) => arm.experimentId === id)
+    const read = own.map((arm) => ({ id: arm.id, weight: arm.weight, target: readTarget(arm) }))
+    return { id, seed, bucketVersion, running: status === 'running', arms: read }
   }
-  const readModel = ({ model, adapter }: (typeof modelRows)[number]): Model => ({
-    name: model.name,
-    createdAt: model.createdAt,
+  const readModel = (row: (typeof modelRows)[number]): Model => ({
+    name: row.name,
+    createdAt: row.createdAt,
     serves:
-      model.experimentId !== null
-        ? { kind: 'experiment', experiment: readExperiment(model.experimentId) }
-        : { kind: 'target', target: readTarget(adapter, model.baseDigest, enabledBases) },
+      row.experimentId !== null
+        ? { kind: 'experiment', experiment: readExperiment(row.experimentId) }
+        : { kind: 'target', target: readTarget(row) },
   })
   return {
     key,
     policy: {
       subject: {
-        tenantId: row.key.tenantId,
+        tenantId: tenant.id,
         keyId,
-        userId: row.key.userId,
+        userId: keyRow.userId,
         roles: roleRows.map((role) => ({ id: role.id, enabled: !role.disabled })),
       },
-      maxTokens: row.tenant.maxTokens,
+      maxTokens: tenant.maxTokens,
       grants: grantRows.map(readGrant),
       models: modelRows.map(readModel),
-      backends: backendRows,
+      backends: backendRows.map(({ id, url, baseDigest }) => ({ id, url, baseDigest })),
     },
   }
 }

@@ -1,0 +1,13 @@
+// The bindings that the test configuration adds.
+declare namespace Cloudflare {
+  interface GlobalProps {
+    mainModule: typeof import('../../gateway/worker.ts')
+  }
+  interface Env {
+    DB: D1Database
+    ENVIRONMENT: string
+    PEPPERS: string
+    CAPABILITY_SECRET: string
+    TEST_MIGRATIONS: import('cloudflare:test').D1Migration[]
+  }
+}

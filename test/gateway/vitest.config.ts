@@ -1,0 +1,34 @@
+// The gateway's tests run in workerd, on a real D1 with the real migrations.
+import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin'
+import { defineProject } from 'vitest/config'
+import { answerAsBackend } from './outbound-backend.ts'
+
+const root = new URL('../../', import.meta.url).pathname
+
+export default defineProject({
+  plugins: [
+    cloudflareTest(async () => ({
+      main: `${root}gateway/worker.ts`,
+      wrangler: { configPath: `${root}wrangler.toml` },
+      miniflare: {
+        bindings: {
+          ENVIRONMENT: 'test',
+          PEPPERS: JSON.stringify({
+            current: '2',
+            keys: { 1: btoa('first-test-pepper-0123456789abcdef'), 2: btoa('second-test-pepper-0123456789abcdef') },
+          }),
+          CAPABILITY_SECRET: 'test-capability-secret-0123456789abcdef',
+          TEST_MIGRATIONS: await readD1Migrations(`${root}migrations`),
+        },
+        // Whatever the Worker fetches ends here: nothing in these tests reaches a network.
+        outboundService: answerAsBackend,
+      },
+    })),
+  ],
+  test: {
+    name: 'gateway',
+    root: `${root}test/gateway`,
+    include: ['**/*.test.ts'],
+    setupFiles: ['./apply-migrations.ts'],
+  },
+})
