@@ -10,6 +10,13 @@ export async function main(argv: string[]): Promise<void> {
   await program().parseAsync(argv).catch(fail)
 }
 
+/** Checked here and not by commander, which would name a missing option before the typo that explains it. */
+const REQUIRED: Readonly<Record<string, readonly string[]>> = {
+  compile: ['base', 'out'],
+  merge: ['base', 'adapter', 'out'],
+  score: ['artifact'],
+}
+
 function program(): Command {
   const sidepath = new Command('sidepath')
     .description(
@@ -17,6 +24,10 @@ function program(): Command {
     )
     .version(packageJson.version)
     .showHelpAfterError('(see --help)')
+    .hook('preAction', (_, command) => {
+      const missing = REQUIRED[command.name()]?.find((name) => command.getOptionValue(name) === undefined)
+      if (missing !== undefined) command.error(`error: required option '--${missing}' not specified`)
+    })
 
   sidepath
     .command('up')
@@ -29,25 +40,25 @@ function program(): Command {
   sidepath
     .command('compile')
     .description('base + PEFT adapters → a routed artifact: the base untouched, one slot index per row')
-    .requiredOption('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
+    .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
     .addOption(adapterOption('name=folder, or a folder; repeat for more'))
-    .requiredOption('--out <folder>', 'where the artifact goes')
+    .option('--out <folder>', 'where the artifact goes')
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('routed', options))
 
   sidepath
     .command('merge')
     .description('base + PEFT adapters → a merged artifact: the deltas written into the weights')
-    .requiredOption('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
-    .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several').makeOptionMandatory())
-    .requiredOption('--out <folder>', 'where the artifact goes')
+    .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
+    .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several'))
+    .option('--out <folder>', 'where the artifact goes')
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('merged', options))
 
   sidepath
     .command('score')
     .description('log-probability of each token of a text, and its perplexity')
-    .requiredOption('--artifact <folder>', 'an artifact that compile or merge wrote')
+    .option('--artifact <folder>', 'an artifact that compile or merge wrote')
     .option('--adapter <name>', 'an adapter of a routed artifact; the base without it')
     .addOption(new Option('--text <text>', 'the text').conflicts('tokenIds'))
     .addOption(new Option('--token-ids <ids>', 'token ids, separated by commas').argParser(parseTokenIds))
