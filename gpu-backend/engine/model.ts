@@ -79,7 +79,8 @@ export function createModel({ manifest, session, cache, bank }: ModelParts): Mod
     }
     if (bank === undefined) return feeds
     const slots = BigInt64Array.from(inputs, ({ slot }) => BigInt(slot))
-    return Object.assign(feeds, bank.feeds, { [graphNames.adapterSlots]: { data: slots, dims: [B] } })
+    const lowRank = inputs.every(({ slot }) => slot === 0) ? bank.baseFeeds : bank.feeds
+    return Object.assign(feeds, lowRank, { [graphNames.adapterSlots]: { data: slots, dims: [B] } })
   }
 
   function take(input: Input, b: number, results: Record<string, Tensor>): boolean {

@@ -43,6 +43,16 @@ test('a slot full of NaN does not change a bit of the rows that do not use it, a
   await opened.session.release()
 })
 
+test('a base row is the same, bit for bit, alone among base rows and beside adapters', async () => {
+  const tiny = await compileTiny()
+  const opened = await openModel({ ...CONFIG, artifact: tiny.path })
+  opened.bank!.write(1, filled(tiny, 0.01))
+  const [alone] = await logitsOf(opened, [0, 0])
+  const [beside] = await logitsOf(opened, [0, 1])
+  expect(beside).toEqual(alone)
+  await opened.session.release()
+})
+
 test('outputs come in the order of the inputs, however the rows lie', async () => {
   const tiny = await compileTiny()
   const opened = await openModel({ ...CONFIG, artifact: tiny.path })
