@@ -23,10 +23,10 @@ export async function withFile<T>(
 }
 
 /** The parsed file, or `undefined` when there is none. Throws `InputError` when it is too large or not JSON. */
-export async function readJson(folder: Folder, path: string): Promise<Json | undefined> {
+export async function readJson(folder: Folder, path: string, maxBytes = MAX_JSON_BYTES): Promise<Json | undefined> {
   return withFile(folder, path, async (file) => {
-    if (file.size > MAX_JSON_BYTES) {
-      throw inputError('file-too-large', `${file.name}: ${file.size} bytes; at most ${MAX_JSON_BYTES} are read`)
+    if (file.size > maxBytes) {
+      throw inputError('file-too-large', `${file.name}: ${file.size} bytes; at most ${maxBytes} are read`)
     }
     return decodeJson(await file.read(0, file.size), file.name, 'json-invalid')
   })

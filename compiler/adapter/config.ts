@@ -9,9 +9,18 @@ import type { JsonObject } from '../strict-json.ts'
 const CONFIG_FILE = 'adapter_config.json'
 /** Far above any rank that still is low; bounds what a config may make us compute. */
 const MAX_RANK = 65_536
+/** PEFT writes 2 kB; a pattern per module of a large base, some hundreds. Both bound the work of a hostile config. */
+const MAX_CONFIG_BYTES = 1024 * 1024
+const MAX_PATTERNS = 10_000
 
 const Rank = z.int().min(1).max(MAX_RANK)
 const Alpha = z.number().refine((alpha) => alpha !== 0, 'an alpha of 0 switches the adapter off')
+
+const patternOf = (value: typeof Rank | typeof Alpha) =>
+  z
+    .record(z.string(), value)
+    .refine((pattern) => Object.keys(pattern).length <= MAX_PATTERNS, `more than ${MAX_PATTERNS} keys`)
+    .nullish()
 
 // Defaults are those of PEFT's LoraConfig: an absent key means them.
 const AdapterJson = z.object({
@@ -20,8 +29,8 @@ const AdapterJson = z.object({
   lora_alpha: Alpha.default(8),
   target_modules: z.union([z.array(z.string()), z.string()]).nullish(),
   use_rslora: z.boolean().default(false),
-  rank_pattern: z.record(z.string(), Rank).nullish(),
-  alpha_pattern: z.record(z.string(), Alpha).nullish(),
+  rank_pattern: patternOf(Rank),
+  alpha_pattern: patternOf(Alpha),
 })
 
 /** Each key's values that leave the algebra as we compute it; anything goes where the list is `undefined`. */
@@ -76,7 +85,7 @@ export interface AdapterConfig {
 
 /** Adds to `problems` every key that cannot be honoured; throws `InputError` only where nothing can be parsed. */
 export async function readAdapterConfig(folder: Folder, about: string, problems: Problems): Promise<AdapterConfig> {
-  const json = await readJson(folder, CONFIG_FILE)
+  const json = await readJson(folder, CONFIG_FILE, MAX_CONFIG_BYTES)
   if (json === undefined) {
     throw inputError('file-missing', `${about}: ${folder.name}/${CONFIG_FILE} is missing; give a folder saved by PEFT`)
   }

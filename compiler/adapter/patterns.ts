@@ -30,7 +30,8 @@ function matchesSuffix(key: string, module: string): boolean {
   return true
 }
 
-/** PEFT's rule for a list of target_modules: the whole path, or its end after a dot. */
-export function isTargeted(targets: readonly string[], module: string): boolean {
-  return targets.some((target) => module === target || module.endsWith(`.${target}`))
+/** PEFT's rule for a list of target_modules, a module's whole path or its end after a dot: all that names `module`. */
+export function namesOf(module: string): string[] {
+  const parts = module.split('.')
+  return parts.map((_, index) => parts.slice(index).join('.'))
 }

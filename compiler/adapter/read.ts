@@ -8,7 +8,7 @@ import { isFloatDtype } from '../safetensors/dtypes.ts'
 import { readHeader, type StoredTensor } from '../safetensors/read.ts'
 import { type FloatTensorSource, readFloats } from '../safetensors/stream.ts'
 import { type AdapterConfig, readAdapterConfig } from './config.ts'
-import { checkPatterns, isTargeted, lookUp } from './patterns.ts'
+import { checkPatterns, lookUp, namesOf } from './patterns.ts'
 
 const WEIGHTS_FILE = 'adapter_model.safetensors'
 const PICKLE_FILE = 'adapter_model.bin'
@@ -141,11 +141,13 @@ function checkTargets(
   about: string,
   problems: Problems,
 ): void {
-  const { targetModules: targets, allLinear } = config
-  if (targets === undefined && !allLinear) return
-  const targeted = (module: string) => targets === undefined || isTargeted(targets, module)
-  for (const target of targets ?? []) {
-    if (linears.some(({ module }) => isTargeted([target], module))) continue
+  const { targetModules, allLinear } = config
+  if (targetModules === undefined && !allLinear) return
+  // Sets, because a hostile config can list as many targets as a hostile file lists tensors.
+  const targets = new Set(targetModules)
+  const names = new Set(linears.flatMap(({ module }) => namesOf(module)))
+  for (const target of targets) {
+    if (names.has(target)) continue
     problems.add(
       'adapter-target',
       `${about}: target_modules names ${quote(target)}, which is none of the linears of the base's layers; ` +
@@ -153,20 +155,14 @@ function checkTargets(
     )
   }
   for (const { module } of linears) {
-    if (targeted(module) && !pairs.has(module)) {
-      problems.add(
-        'adapter-target',
-        `${about}: target_modules covers ${module} but there are no tensors for it; the file is incomplete, re-export it`,
-      )
-    }
-  }
-  for (const module of pairs.keys()) {
-    if (!targeted(module)) {
-      problems.add(
-        'adapter-target',
-        `${about}: ${quote(module)} has tensors but target_modules does not name it; fix the config or re-export`,
-      )
-    }
+    const targeted = allLinear || namesOf(module).some((name) => targets.has(name))
+    if (targeted === pairs.has(module)) continue
+    problems.add(
+      'adapter-target',
+      targeted
+        ? `${about}: target_modules covers ${module} but there are no tensors for it; the file is incomplete, re-export it`
+        : `${about}: ${module} has tensors but target_modules does not name it; fix the config or re-export`,
+    )
   }
 }
 

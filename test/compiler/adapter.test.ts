@@ -150,6 +150,27 @@ describe('patterns', () => {
   )
 })
 
+describe('a config that exists to waste time', () => {
+  const many = (count: number, value: unknown) =>
+    Object.fromEntries(Array.from({ length: count }, (_, i) => [`m${i}`, value]))
+
+  it('may have 10,000 patterns and not one more', async () => {
+    await expect(read(withConfig(a, { alpha_pattern: many(10_000, 3) }))).resolves.toBeDefined()
+    await expectRefusal(
+      () => read(withConfig(a, { alpha_pattern: many(10_001, 3) })),
+      'config-invalid',
+      'alpha_pattern',
+    )
+  })
+
+  it('may have one MiB and not one byte more', async () => {
+    const config = text(a['adapter_config.json'])
+    const sized = (bytes: number) => read({ ...a, 'adapter_config.json': config.padEnd(bytes, ' ') })
+    await expect(sized(2 ** 20)).resolves.toBeDefined()
+    await expectRefusal(() => sized(2 ** 20 + 1), 'file-too-large', 'at most 1048576')
+  })
+})
+
 describe('an option that changes the algebra is refused by name', () => {
   it.each<[string, unknown]>([
     ['use_dora', true],
@@ -376,7 +397,7 @@ describe('tensors and config must tell one story', () => {
   it('refuses tensors that no target names', async () => {
     const { problems } = await refusal(() => read(withConfig(b, { target_modules: ['q_proj', 'v_proj'] })))
     expect(problems.map(({ code }) => code)).toEqual(['adapter-target', 'adapter-target'])
-    expect(problems[0]?.message).toContain('down_proj" has tensors but target_modules does not name it')
+    expect(problems[0]?.message).toContain('down_proj has tensors but target_modules does not name it')
   })
 
   it('reports all problems of all adapters at once, and writes nothing', async () => {

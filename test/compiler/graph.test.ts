@@ -1,0 +1,158 @@
+// The two graphs as files: the inputs and outputs of docs/artifact-format.md, shared weights, standard operators, few nodes.
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { compile } from '../../compiler/compile.ts'
+import type { Manifest } from '../../compiler/contract.ts'
+import { ropeTable } from '../../compiler/graph/rope.ts'
+import { nodeHost, openFolder } from '../../runtime/disk.ts'
+import { memoryOut, TINY } from './folders.ts'
+import { type OnnxFile, parseOnnx } from './onnx-file.ts'
+
+const FLOAT = 1
+const INT64 = 7
+
+interface Artifact {
+  readonly manifest: Manifest
+  readonly data: Uint8Array
+  readonly model: OnnxFile
+  readonly engine: OnnxFile
+}
+
+let routed: Artifact
+let plain: Artifact
+
+beforeAll(async () => {
+  const make = async (target: 'routed' | 'merged'): Promise<Artifact> => {
+    const out = memoryOut()
+    const { manifest } = await compile({ base: openFolder(join(TINY, 'base')), adapters: [], target }, out, nodeHost)
+    const file = (path: string) => out.files.get(path) as Uint8Array
+    return {
+      manifest,
+      data: file('model.onnx_data'),
+      model: parseOnnx(file(manifest.graphs.model)),
+      engine: parseOnnx(file(manifest.graphs.engine)),
+    }
+  }
+  routed = await make('routed')
+  plain = await make('merged')
+})
+
+const perLayer = (layers: number, entries: (layer: number) => [string, unknown][]) =>
+  Object.fromEntries(Array.from({ length: layers }, (_, layer) => entries(layer)).flat())
+
+describe('the specification', () => {
+  it('is what model.onnx declares', () => {
+    expect(plain.model.inputs).toEqual({
+      input_ids: { type: INT64, shape: ['batch', 'tokens'] },
+      position_ids: { type: INT64, shape: ['batch', 'tokens'] },
+      attention_mask: { type: INT64, shape: ['batch', 'total'] },
+      ...perLayer(2, (i) => [
+        [`past_key_values.${i}.key`, { type: FLOAT, shape: ['batch', 3, 'past', 8] }],
+        [`past_key_values.${i}.value`, { type: FLOAT, shape: ['batch', 3, 'past', 8] }],
+      ]),
+    })
+    expect(plain.model.outputs).toEqual({
+      logits: { type: FLOAT, shape: ['batch', 'tokens', 96] },
+      ...perLayer(2, (i) => [
+        [`present.${i}.key`, { type: FLOAT, shape: ['batch', 3, 'total', 8] }],
+        [`present.${i}.value`, { type: FLOAT, shape: ['batch', 3, 'total', 8] }],
+      ]),
+    })
+  })
+
+  it('is what engine.onnx declares', () => {
+    expect(plain.engine.inputs).toEqual({
+      input_ids: { type: INT64, shape: ['batch', 'tokens'] },
+      position_ids: { type: INT64, shape: ['batch', 'tokens'] },
+      past_lengths: { type: INT64, shape: ['batch'] },
+      logit_indices: { type: INT64, shape: ['logits', 2] },
+      ...perLayer(2, (i) => [
+        [`cache.${i}.key`, { type: FLOAT, shape: ['batch', 3, 8, 'capacity'] }],
+        [`cache.${i}.value`, { type: FLOAT, shape: ['batch', 3, 'capacity', 8] }],
+      ]),
+    })
+    expect(plain.engine.outputs).toEqual({
+      logits: { type: FLOAT, shape: ['logits', 96] },
+      ...perLayer(2, (i) => [
+        [`new.${i}.key`, { type: FLOAT, shape: ['batch', 3, 8, 'tokens'] }],
+        [`new.${i}.value`, { type: FLOAT, shape: ['batch', 3, 'tokens', 8] }],
+      ]),
+    })
+  })
+
+  it('adds slots and the bank, and nothing else, where the artifact is routed', () => {
+    const bank = Object.fromEntries(
+      routed.manifest.bank.flatMap(({ module, in: inSize, out }) => [
+        [`bank.${module}.lora_A`, { type: FLOAT, shape: ['slots', inSize, 'rank'] }],
+        [`bank.${module}.lora_B`, { type: FLOAT, shape: ['slots', 'rank', out] }],
+      ]),
+    )
+    expect(routed.manifest.bank).toHaveLength(14)
+    for (const form of ['model', 'engine'] as const) {
+      expect(routed[form].inputs).toEqual({
+        ...plain[form].inputs,
+        adapter_slots: { type: INT64, shape: ['batch'] },
+        ...bank,
+      })
+      expect(routed[form].outputs).toEqual(plain[form].outputs)
+    }
+  })
+})
+
+describe('the files', () => {
+  it('are ONNX IR 10, opset 21, standard operators only', () => {
+    for (const { irVersion, opsets, nodes } of [routed.model, routed.engine, plain.model, plain.engine]) {
+      expect(irVersion).toBe(10)
+      expect(opsets).toEqual([{ domain: '', version: 21 }])
+      expect(new Set(nodes.map(({ domain }) => domain))).toEqual(new Set(['']))
+    }
+  })
+
+  it('refer to the same weights at the same places, 64-byte aligned, without overlap, inside the data file', () => {
+    expect(routed.engine.external).toEqual(routed.model.external)
+    expect(plain.engine.external).toEqual(routed.model.external)
+    const places = Object.values(routed.model.external).sort((a, b) => a.offset - b.offset)
+    let end = 0
+    for (const { dims, location, offset, length } of places) {
+      expect(location).toBe('model.onnx_data')
+      expect(offset % 64).toBe(0)
+      expect(offset).toBeGreaterThanOrEqual(end)
+      expect(length).toBe(dims.reduce((product, size) => product * size, 4))
+      end = offset + length
+    }
+    expect(end).toBe(routed.data.length)
+  })
+
+  it('hold no weights themselves', () => {
+    for (const { inlineBytes } of [routed.model, routed.engine]) expect(inlineBytes).toBeLessThan(1000)
+  })
+
+  it('name every node and every value once', () => {
+    for (const { nodes } of [routed.model, routed.engine]) {
+      expect(new Set(nodes.map(({ name }) => name)).size).toBe(nodes.length)
+      const outputs = nodes.flatMap((node) => node.outputs)
+      expect(new Set(outputs).size).toBe(outputs.length)
+    }
+  })
+
+  // At one row a node costs 5 to 8 µs whatever it computes, so their number is a budget.
+  it('stay within their budget of nodes: the fixed part, and per layer', () => {
+    expect(plain.engine.nodes.length).toBeLessThanOrEqual(33 + 2 * 49)
+    expect(plain.model.nodes.length).toBeLessThanOrEqual(32 + 2 * 46)
+    expect(routed.engine.nodes.length - plain.engine.nodes.length).toBe(14 * 5)
+  })
+})
+
+describe('ropeTable', () => {
+  it('holds cos and sin of p·θ^(-2i/d), with the fp32 roundings of transformers', () => {
+    const table = ropeTable(600, 8, 10_000)
+    for (const position of [0, 1, 7, 599]) {
+      for (const i of [0, 1, 2, 3]) {
+        const angle = Math.fround(position * Math.fround(1 / Math.fround(10_000 ** (i / 4))))
+        expect(table[position * 8 + i]).toBe(Math.fround(Math.cos(angle)))
+        expect(table[position * 8 + 4 + i]).toBe(Math.fround(Math.sin(angle)))
+        expect(table[position * 8 + i]).toBeCloseTo(Math.cos(position * 10_000 ** (-i / 4)), 4)
+      }
+    }
+  })
+})
