@@ -36,7 +36,7 @@ export interface Backend {
 
 const DRAIN_MS = 10_000
 
-/** Throws `BackendError` (`config_invalid`, `artifact_unsuitable`, `port_in_use`) and the compiler's `InputError`. */
+/** Throws `BackendError` (`config_invalid`, `artifact_unsuitable`, `port_in_use`). */
 export async function serve(options: ServeOptions): Promise<Backend> {
   const {
     artifact,
@@ -49,8 +49,9 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   } = options
   // Before anything is opened: without a usable secret nothing starts.
   capabilityVerifier(secret, '')
-  const text = await openText(openFolder(artifact))
+  // First the worker: it verifies the artifact's files.
   const engine = await startEngine({ ...defaultEngineConfig, ...engineOptions, artifact }, log)
+  const text = await openText(openFolder(artifact))
   let draining = false
   const { base, slots, maxPositions } = engine.info
   const verify = capabilityVerifier(secret, base)

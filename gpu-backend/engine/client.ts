@@ -1,9 +1,10 @@
 // The engine as the main thread sees it: requests out, pieces back, whatever happens to the worker thread.
 import { Worker } from 'node:worker_threads'
 import { BackendError } from '../errors.ts'
+import { toError, toFailure } from './failure.ts'
 import { Pieces } from './pieces.ts'
 import type { Call, EngineInfo, FromWorker, Outcome, ToWorker, WorkerData } from './protocol.ts'
-import type { EngineConfig, Failure, GenerateRequest, Piece, Stats } from './request.ts'
+import type { EngineConfig, GenerateRequest, Piece, Stats } from './request.ts'
 import type { Resident } from './slots.ts'
 
 export interface EngineClient {
@@ -157,7 +158,10 @@ class WorkerEngine implements EngineClient {
       for (const event of message.events) {
         const pieces = this.#rows.get(event.id)
         if ('piece' in event) pieces?.push(event.piece)
-        else pieces?.refuse(toError(event.failure))
+        else {
+          if (event.failure.code === 'internal') this.#log({ event: 'engine_fault', message: event.failure.message })
+          pieces?.refuse(toError(event.failure))
+        }
       }
     }
   }
@@ -172,7 +176,7 @@ class WorkerEngine implements EngineClient {
     this.#ready = false
     this.#worker = undefined
     for (const pieces of this.#rows.values()) pieces.refuse(down())
-    for (const settle of this.#calls.values()) settle({ failure: { code: 'engine_down', message: down().message } })
+    for (const settle of this.#calls.values()) settle({ failure: toFailure(down()) })
     this.#calls.clear()
     if (this.#closed || !wasReady) return
     const restart = this.#restarts++ < MAX_RESTARTS
@@ -184,9 +188,4 @@ class WorkerEngine implements EngineClient {
 
 function down(): BackendError {
   return new BackendError('engine_down', 'the engine is not running; try again later')
-}
-
-/** An `internal` failure stays an ordinary error: its message is for the log and not for the caller. */
-function toError({ code, message }: Failure): Error {
-  return code === 'internal' ? new Error(message) : new BackendError(code, message)
 }

@@ -3,16 +3,14 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { BackendError } from '../errors.ts'
 import type { Decode } from '../text/writer.ts'
+import { Admission, notRouted } from './admission.ts'
+import { toFailure } from './failure.ts'
 import { Generation } from './generation.ts'
 import type { Input, Model, Output } from './model.ts'
-import { Queue } from './queue.ts'
-import type { Failure, GenerateRequest, RowEvent, Stats } from './request.ts'
+import type { GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Pinned } from './residency.ts'
 import { planPrefill } from './schedule.ts'
 import type { Resident } from './slots.ts'
-
-/** Requests that find a slot overtake one that does not, this many times; after that it is waited for. */
-const MAX_OVERTAKEN = 32
 
 export interface Adapters {
   readonly free: number
@@ -37,16 +35,9 @@ export interface EngineOptions {
   readonly emit: (events: readonly RowEvent[]) => void
 }
 
-interface Waiting {
-  readonly id: number
-  readonly request: GenerateRequest
-  readonly tenant: string
-  overtaken: number
-}
-
 export class Engine {
   readonly #options: EngineOptions
-  readonly #queue: Queue<Waiting>
+  readonly #admission: Admission
   readonly #running = new Set<Generation>()
   readonly #aborted = new Set<number>()
   #events: RowEvent[] = []
@@ -56,42 +47,37 @@ export class Engine {
 
   constructor(options: EngineOptions) {
     this.#options = options
-    this.#queue = new Queue(options.maxQueue)
+    this.#admission = new Admission(options)
   }
 
   get stats(): Stats {
     const { adapters, slots } = this.#options
-    const now = { rows: this.#running.size, queued: this.#queue.size, slots, free: adapters?.free ?? 0 }
+    const now = { rows: this.#running.size, queued: this.#admission.size, slots, free: adapters?.free ?? 0 }
     return { ...this.#counters, ...now }
   }
 
   /** `id` is the caller's and fresh. The outcome, a refusal included, comes through `emit`. */
   submit(id: number, request: GenerateRequest): void {
-    const refusal = this.#refusal(request)
-    if (refusal !== undefined) {
-      this.#fail(id, refusal)
+    try {
+      this.#admission.add(id, request)
+    } catch (error) {
+      this.#fail(id, error)
       this.#flush()
       return
     }
-    this.#queue.add({ id, request, tenant: request.tenant, overtaken: 0 })
     this.#run()
   }
 
   /** The request leaves before the next run of the graph; nothing more is emitted for it. */
   abort(id: number): void {
-    const waiting = this.#queue.inTurn().find((item) => item.id === id)
-    if (waiting !== undefined) {
-      this.#queue.drop(waiting)
-      this.#forgetUnwanted(waiting.request.adapter)
-      return
-    }
+    if (this.#admission.drop(id)) return
     // While the graph runs, its inputs must stay where they are.
     for (const generation of this.#running) if (generation.id === id) this.#aborted.add(id)
   }
 
   /** Drops and aborts everything; resolves when the graph runs no more. */
   async stop(): Promise<void> {
-    for (const waiting of this.#queue.inTurn()) this.#queue.drop(waiting)
+    this.#admission.dropAll()
     for (const { id } of this.#running) this.#aborted.add(id)
     this.#wake()
     await this.#loop
@@ -111,42 +97,14 @@ export class Engine {
 
   /** To be wired to the adapters: a read has ended. */
   adapterLoaded(digest: string, error: unknown): void {
-    const wanting = this.#queue.inTurn().filter(({ request }) => request.adapter === digest)
-    if (error !== undefined) {
-      for (const waiting of wanting) {
-        this.#queue.drop(waiting)
-        this.#fail(waiting.id, error)
-      }
-      this.#flush()
-    }
-    this.#forgetUnwanted(digest)
+    for (const id of this.#admission.loadEnded(digest, error !== undefined)) this.#fail(id, error)
+    this.#flush()
     this.#wake()
-  }
-
-  #refusal({ promptIds, maxTokens, adapter }: GenerateRequest): BackendError | undefined {
-    const { model, adapters } = this.#options
-    const need = promptIds.length + maxTokens
-    if (promptIds.length === 0) return new BackendError('request_invalid', 'the prompt has no tokens', 'prompt')
-    if (need > model.maxPositions) {
-      return new BackendError(
-        'context_length_exceeded',
-        `${promptIds.length} prompt tokens and max_tokens ${maxTokens} are ${need}; the model has ${model.maxPositions} positions`,
-        'max_tokens',
-      )
-    }
-    if (!model.fits(need)) {
-      return new BackendError('context_length_exceeded', `${need} tokens do not fit the KV cache of this backend`)
-    }
-    if (adapter !== null && adapters === undefined) return notRouted()
-    if (this.#queue.full) return new BackendError('queue_full', 'too many requests are waiting; try again later')
-    return undefined
   }
 
   #run(): void {
     this.#wake()
-    this.#loop ??= this.#steps().finally(() => {
-      this.#loop = undefined
-    })
+    this.#loop ??= this.#steps()
   }
 
   async #steps(): Promise<void> {
@@ -155,9 +113,11 @@ export class Engine {
       this.#leaveAborted()
       this.#admit()
       if (this.#running.size > 0) await this.#step()
-      else if (this.#queue.size > 0) await this.#woken()
-      else return
+      else if (this.#admission.size > 0) await this.#woken()
+      else break
     }
+    // With no turn in between, so that nobody submits to a loop that has decided to end.
+    this.#loop = undefined
   }
 
   /** Waits for a load to end or for a request to come. */
@@ -168,21 +128,7 @@ export class Engine {
   }
 
   #admit(): void {
-    const { model, adapters, endIds, decode } = this.#options
-    const passedBy: Waiting[] = []
-    for (const waiting of this.#queue.inTurn()) {
-      const { id, request } = waiting
-      const need = request.promptIds.length + request.maxTokens
-      // Memory is given in turn: who needs much is not passed by those who need little.
-      if (!model.hasRoom(need)) return
-      const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter)
-      if (slot === 'full') passedBy.push(waiting)
-      if (slot === 'full' && waiting.overtaken >= MAX_OVERTAKEN) return
-      if (typeof slot === 'string') continue
-      for (const other of passedBy) other.overtaken += 1
-      this.#queue.serve(waiting)
-      this.#running.add(new Generation(id, request, { row: model.open(need), slot }, { endIds, decode }))
-    }
+    for (const admitted of this.#admission.admit()) this.#running.add(new Generation(admitted, this.#options))
   }
 
   async #step(): Promise<void> {
@@ -242,11 +188,6 @@ export class Engine {
     for (const generation of [...this.#running]) if (this.#aborted.has(generation.id)) this.#leave(generation)
   }
 
-  #forgetUnwanted(digest: string | null): void {
-    if (digest === null) return
-    if (!this.#queue.inTurn().some(({ request }) => request.adapter === digest)) this.#options.adapters?.forget(digest)
-  }
-
   #fail(id: number, error: unknown): void {
     this.#events.push({ id, failure: toFailure(error) })
   }
@@ -263,13 +204,4 @@ export class Engine {
     if (adapters === undefined) throw notRouted()
     return adapters
   }
-}
-
-export function toFailure(error: unknown): Failure {
-  if (error instanceof BackendError) return { code: error.code, message: error.message }
-  return { code: 'internal', message: error instanceof Error ? (error.stack ?? error.message) : String(error) }
-}
-
-function notRouted(): BackendError {
-  return new BackendError('model_not_found', 'this artifact has no adapter slots')
 }

@@ -1,8 +1,14 @@
 // One request while it runs: what of its prompt has been seen, what it has produced, and when it is done.
 import { createWriter, type Decode, type Writer } from '../text/writer.ts'
+import type { Admitted } from './admission.ts'
 import type { Row } from './model.ts'
 import type { GenerateRequest, Piece } from './request.ts'
 import { createSampler, type Sampler } from './sampler.ts'
+
+interface TextOptions {
+  readonly endIds: ReadonlySet<number>
+  readonly decode: Decode | undefined
+}
 
 export class Generation {
   readonly id: number
@@ -16,16 +22,11 @@ export class Generation {
   #produced = 0
   #last = 0
 
-  constructor(
-    id: number,
-    request: GenerateRequest,
-    place: { readonly row: Row; readonly slot: number },
-    text: { readonly endIds: ReadonlySet<number>; readonly decode: Decode | undefined },
-  ) {
+  constructor({ id, request, row, slot }: Admitted, text: TextOptions) {
     this.id = id
     this.request = request
-    this.row = place.row
-    this.slot = place.slot
+    this.row = row
+    this.slot = slot
     this.#endIds = text.endIds
     this.#sample = createSampler(request.sampling)
     this.#writer = createWriter(text.decode, request.promptIds, request.stop)

@@ -25,6 +25,8 @@ export interface Failure {
   /** `internal` is our fault; its message stays in the log. */
   readonly code: BackendErrorCode | 'internal'
   readonly message: string
+  /** The field of the request that is wrong, where there is one. */
+  readonly param: string | null
 }
 
 export type RowEvent =

@@ -1,6 +1,7 @@
 // The worker thread's entry: an engine at the end of a message port.
 import { parentPort, workerData } from 'node:worker_threads'
-import { type Engine, toFailure } from './engine.ts'
+import type { Engine } from './engine.ts'
+import { toFailure } from './failure.ts'
 import { type OpenEngine, openEngine } from './open.ts'
 import type { Call, FromWorker, Outcome, ToWorker, WorkerData } from './protocol.ts'
 
