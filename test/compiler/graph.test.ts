@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { compile } from '../../compiler/compile.ts'
 import type { Manifest } from '../../compiler/contract.ts'
 import { ropeTable } from '../../compiler/graph/rope.ts'
+import { planWeights } from '../../compiler/graph/weights.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
 import { memoryOut, TINY } from './folders.ts'
 import { type OnnxFile, parseOnnx } from './onnx-file.ts'
@@ -140,6 +141,36 @@ describe('the files', () => {
     expect(plain.engine.nodes.length).toBeLessThanOrEqual(33 + 2 * 49)
     expect(plain.model.nodes.length).toBeLessThanOrEqual(32 + 2 * 46)
     expect(routed.engine.nodes.length - plain.engine.nodes.length).toBe(14 * 5)
+  })
+})
+
+describe('planWeights', () => {
+  it('aligns every weight to 64 bytes, also where sizes are odd', () => {
+    const { architecture } = routed.manifest.base
+    const odd = {
+      ...architecture,
+      hiddenSize: 7,
+      intermediateSize: 11,
+      vocabSize: 13,
+      heads: 3,
+      kvHeads: 1,
+      headDim: 2,
+    }
+    const rest = { rmsNormEps: 1e-5, ropeTheta: 10_000, tiedHead: false, eosTokenIds: [2] }
+    let end = 0
+    for (const { offset, bytes } of planWeights({ architecture: odd, ...rest })) {
+      expect(offset % 64).toBe(0)
+      expect(offset - end).toBeGreaterThanOrEqual(0)
+      expect(offset - end).toBeLessThan(64)
+      end = offset + bytes
+    }
+  })
+
+  it('stores a tied head once', () => {
+    const { architecture } = routed.manifest.base
+    const rest = { rmsNormEps: 1e-5, ropeTheta: 10_000, eosTokenIds: [2] }
+    const names = (tiedHead: boolean) => planWeights({ architecture, tiedHead, ...rest }).map(({ name }) => name)
+    expect(names(false).filter((name) => !names(true).includes(name))).toEqual(['lm_head.weight'])
   })
 })
 
