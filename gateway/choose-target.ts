@@ -5,8 +5,8 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { sha256 } from './digest.ts'
 import { hashBucket, pickArm } from './hash-bucket.ts'
 import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from './policy.ts'
+import { assignments } from './records.ts'
 import type { Target } from './resolve-grants.ts'
-import { assignments } from './schema.ts'
 
 export interface Assignment {
   readonly experimentId: string

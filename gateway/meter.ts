@@ -6,7 +6,7 @@ import { digestRecord } from './digest.ts'
 import { errorFields, log } from './log.ts'
 import type { Policy } from './policy.ts'
 import type { Tokens } from './read-usage.ts'
-import { exposures, usage } from './schema.ts'
+import { exposures, usage } from './records.ts'
 
 export type Outcome = 'settled' | 'aborted' | 'failed'
 

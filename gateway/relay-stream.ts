@@ -24,7 +24,10 @@ export function relayStream(
   answer: StreamAnswer,
   options: {
     readonly idleMs: number
-    /** The caller's. */
+    /**
+     * The caller's. A workerd that listens itself notices a reset at once, but a connection closed in good order only
+     * with the next write; until then an idle backend runs on, at most to its timeout.
+     */
     readonly signal: AbortSignal
     /** Called once. */
     readonly onEnd: (outcome: Outcome, tokens: Tokens | null) => void

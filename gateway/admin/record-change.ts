@@ -3,7 +3,7 @@ import type { BatchItem } from 'drizzle-orm/batch'
 import { adminKeyId, type GatewayContext } from '../context.ts'
 import { digestRecord } from '../digest.ts'
 import { badRequest } from '../errors.ts'
-import { audit } from '../schema.ts'
+import { audit } from '../records.ts'
 
 type Row = Readonly<Record<string, unknown>>
 

@@ -1,0 +1,107 @@
+// The records in D1: what was assigned, exposed, served, counted and changed. Written once or settled once, by trigger.
+import { foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { adapters, arms, bases, flag, keys, tenantId, time } from './schema.ts'
+
+/** One arm per subject, written once: a later change of weights does not move anybody. */
+export const assignments = sqliteTable(
+  'assignments',
+  {
+    tenantId: tenantId(),
+    experimentId: text('experiment_id').notNull(),
+    bucketVersion: integer('bucket_version').notNull(),
+    /** SHA-256 of the stable subject, hex. */
+    subject: text('subject').notNull(),
+    armId: text('arm_id').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.experimentId, t.bucketVersion, t.subject] }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.armId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    index('assignments_arm').on(t.tenantId, t.experimentId, t.armId),
+  ],
+)
+
+export const exposures = sqliteTable(
+  'exposures',
+  {
+    tenantId: tenantId(),
+    experimentId: text('experiment_id').notNull(),
+    bucketVersion: integer('bucket_version').notNull(),
+    subject: text('subject').notNull(),
+    assignedArmId: text('assigned_arm_id').notNull(),
+    servedArmId: text('served_arm_id').notNull(),
+    /** False once the subject has been served another arm than the assigned one: permissions must not skew a result. */
+    analysed: flag('analysed').notNull(),
+    /** The first request that was exposed. */
+    requestId: text('request_id').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.experimentId, t.bucketVersion, t.subject] }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.assignedArmId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.servedArmId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    index('exposures_assigned').on(t.tenantId, t.experimentId, t.assignedArmId),
+    index('exposures_served').on(t.tenantId, t.experimentId, t.servedArmId),
+  ],
+)
+
+/** One row per dispatched request: opened before the backend sees it, settled once. Also the record of the decision. */
+export const usage = sqliteTable(
+  'usage',
+  {
+    requestId: text('request_id').primaryKey(),
+    tenantId: tenantId(),
+    keyId: text('key_id').notNull(),
+    model: text('model').notNull(),
+    baseDigest: text('base_digest')
+      .notNull()
+      .references(() => bases.digest),
+    /** Null: the base itself. */
+    adapterId: text('adapter_id'),
+    adapterDigest: text('adapter_digest'),
+    /** The grant that decided; no foreign key, since grants may be deleted and records may not. */
+    grantId: text('grant_id').notNull(),
+    experimentId: text('experiment_id'),
+    bucketVersion: integer('bucket_version'),
+    armId: text('arm_id'),
+    /** Digest of the decision, as the caller received it. */
+    receipt: text('receipt').notNull(),
+    status: text('status', { enum: ['open', 'settled', 'aborted', 'failed'] }).notNull(),
+    /** Null after settling: the backend did not say. Unknown is not zero. */
+    promptTokens: integer('prompt_tokens'),
+    completionTokens: integer('completion_tokens'),
+    ttftMs: integer('ttft_ms'),
+    createdAt: time('created_at').notNull(),
+    settledAt: time('settled_at'),
+  },
+  (t) => [
+    foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    index('usage_key').on(t.tenantId, t.keyId),
+    index('usage_adapter').on(t.tenantId, t.adapterId),
+    index('usage_base').on(t.baseDigest),
+    index('usage_created').on(t.tenantId, t.createdAt),
+    index('usage_receipt').on(t.receipt),
+  ],
+)
+
+/** Append-only, by trigger. */
+export const audit = sqliteTable('audit', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  at: time('at').notNull(),
+  /** Id of the admin key, or `bootstrap`. */
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  resource: text('resource').notNull(),
+  beforeDigest: text('before_digest'),
+  afterDigest: text('after_digest'),
+})
