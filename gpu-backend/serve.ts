@@ -51,7 +51,10 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   capabilityVerifier(secret, '')
   // First the worker: it verifies the artifact's files.
   const engine = await startEngine({ ...defaultEngineConfig, ...engineOptions, artifact }, log)
-  const text = await openText(openFolder(artifact))
+  const text = await openText(openFolder(artifact)).catch(async (error) => {
+    await engine.close()
+    throw error
+  })
   let draining = false
   const { base, slots, maxPositions } = engine.info
   const verify = capabilityVerifier(secret, base)
