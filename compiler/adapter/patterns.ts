@@ -29,9 +29,3 @@ function matchesSuffix(key: string, module: string): boolean {
   for (let i = 0; i < key.length; i += 1) if (key[i] !== '.' && key[i] !== module[start + i]) return false
   return true
 }
-
-/** PEFT's rule for a list of target_modules, a module's whole path or its end after a dot: all that names `module`. */
-export function namesOf(module: string): string[] {
-  const parts = module.split('.')
-  return parts.map((_, index) => parts.slice(index).join('.'))
-}

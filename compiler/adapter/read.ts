@@ -4,17 +4,17 @@ import { inputError, Problems, quote } from '../errors.ts'
 import type { Folder } from '../host.ts'
 import { withFile } from '../read-file.ts'
 import { firstNonFinite } from '../safetensors/decode.ts'
-import { isFloatDtype } from '../safetensors/dtypes.ts'
 import { readHeader, type StoredTensor } from '../safetensors/read.ts'
 import { type FloatTensorSource, readFloats } from '../safetensors/stream.ts'
+import { checkTargets } from './check-targets.ts'
 import { type AdapterConfig, readAdapterConfig } from './config.ts'
-import { checkPatterns, lookUp, namesOf } from './patterns.ts'
+import { type Pair, pairTensors } from './pair-tensors.ts'
+import { checkPatterns, lookUp } from './patterns.ts'
 
 const WEIGHTS_FILE = 'adapter_model.safetensors'
 const PICKLE_FILE = 'adapter_model.bin'
 /** Rank 256 on every linear of a 70B base takes less. */
 const MAX_WEIGHTS_BYTES = 16 * 1024 ** 3
-const KEY = /^base_model\.model\.(.+)\.lora_([AB])\.(?:default\.)?weight$/
 
 export interface AdapterModule {
   readonly linear: Linear
@@ -101,69 +101,6 @@ async function readModules(
   }
   const place = new Map(linears.map(({ module }, index) => [module, index]))
   return modules.sort((a, b) => (place.get(a.linear.module) ?? 0) - (place.get(b.linear.module) ?? 0))
-}
-
-interface Pair {
-  A?: FloatTensorSource
-  B?: FloatTensorSource
-}
-
-function pairTensors(tensors: ReadonlyMap<string, StoredTensor>, about: string, problems: Problems): Map<string, Pair> {
-  const pairs = new Map<string, Pair>()
-  for (const tensor of tensors.values()) {
-    const [, module = '', factor] = KEY.exec(tensor.name) ?? []
-    if (factor !== 'A' && factor !== 'B') {
-      problems.add(
-        'tensor-unknown',
-        `${about}: tensor ${quote(tensor.name)} is not a lora_A or lora_B of a linear; ` +
-          'nothing is ignored, so re-export the adapter without it',
-      )
-    } else if (!isFloat(tensor)) {
-      problems.add(
-        'tensor-dtype',
-        `${about}: ${module}.lora_${factor} is ${tensor.dtype}; re-save the adapter in F32, F16 or BF16`,
-      )
-    } else {
-      const pair = pairs.get(module) ?? {}
-      pairs.set(module, pair)
-      if (pair[factor] === undefined) pair[factor] = tensor
-      else problems.add('tensor-unknown', `${about}: ${module}.lora_${factor} is there twice; re-export the adapter`)
-    }
-  }
-  return pairs
-}
-
-/** Both ways: what the config targets has tensors, and what has tensors is targeted. */
-function checkTargets(
-  pairs: ReadonlyMap<string, Pair>,
-  config: AdapterConfig,
-  linears: readonly Linear[],
-  about: string,
-  problems: Problems,
-): void {
-  const { targetModules, allLinear } = config
-  if (targetModules === undefined && !allLinear) return
-  // Sets, because a hostile config can list as many targets as a hostile file lists tensors.
-  const targets = new Set(targetModules)
-  const names = new Set(linears.flatMap(({ module }) => namesOf(module)))
-  for (const target of targets) {
-    if (names.has(target)) continue
-    problems.add(
-      'adapter-target',
-      `${about}: target_modules names ${quote(target)}, which is none of the linears of the base's layers; ` +
-        'lm_head and embed_tokens are not supported yet',
-    )
-  }
-  for (const { module } of linears) {
-    const targeted = allLinear || namesOf(module).some((name) => targets.has(name))
-    if (targeted === pairs.has(module)) continue
-    problems.add(
-      'adapter-target',
-      targeted
-        ? `${about}: target_modules covers ${module} but there are no tensors for it; the file is incomplete, re-export it`
-        : `${about}: ${module} has tensors but target_modules does not name it; fix the config or re-export`,
-    )
-  }
 }
 
 function reportUnknownModule(module: string, about: string, problems: Problems): void {
@@ -256,8 +193,4 @@ function transpose(values: Float32Array, rows: number, columns: number): Float32
     }
   }
   return result
-}
-
-function isFloat(tensor: StoredTensor): tensor is FloatTensorSource {
-  return isFloatDtype(tensor.dtype)
 }

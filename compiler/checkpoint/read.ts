@@ -3,9 +3,8 @@ import { z } from 'zod'
 import { inputError, Problems, quote } from '../errors.ts'
 import type { ByteSource, Folder } from '../host.ts'
 import { describeIssues, readJson } from '../read-file.ts'
-import { isFloatDtype } from '../safetensors/dtypes.ts'
 import { readHeader, type StoredTensor } from '../safetensors/read.ts'
-import type { FloatTensorSource } from '../safetensors/stream.ts'
+import { type FloatTensorSource, isFloatTensor } from '../safetensors/stream.ts'
 import { type LlamaConfig, readConfig } from './config.ts'
 import { HEAD, isBuffer, requiredTensors } from './names.ts'
 
@@ -107,7 +106,7 @@ function checkTensors(
         'tensor-shape',
         `${name}: tensor ${quote(key)} is [${tensor.shape}] but config.json says [${shape}]; they are not of one model`,
       )
-    } else if (isFloat(tensor)) tensors.set(key, tensor)
+    } else if (isFloatTensor(tensor)) tensors.set(key, tensor)
     else {
       problems.add(
         'tensor-dtype',
@@ -118,14 +117,10 @@ function checkTensors(
   let redundantHead: FloatTensorSource | undefined
   for (const [key, tensor] of stored) {
     if (required.has(key) || isBuffer(key)) continue
-    if (key === HEAD && isFloat(tensor)) redundantHead = tensor
+    if (key === HEAD && isFloatTensor(tensor)) redundantHead = tensor
     else
       problems.add('tensor-unknown', `${name}: tensor ${quote(key)} has no place in a Llama; is config.json its own?`)
   }
   problems.throwIfAny()
   return { tensors, redundantHead }
-}
-
-function isFloat(tensor: StoredTensor): tensor is FloatTensorSource {
-  return isFloatDtype(tensor.dtype)
 }

@@ -1,13 +1,17 @@
 // Tensor data in bounded pieces, so that memory does not grow with the model.
 
 import { decodeFloats, ELEMENT_BYTES } from './decode.ts'
-import type { FloatDtype } from './dtypes.ts'
+import { type FloatDtype, isFloatDtype } from './dtypes.ts'
 import type { StoredTensor } from './read.ts'
 
 /** Large enough that the cost of a read is its bytes, small enough to forget. A multiple of every element size. */
 export const CHUNK_BYTES = 8 * 1024 * 1024
 
 export type FloatTensorSource = StoredTensor & { readonly dtype: FloatDtype }
+
+export function isFloatTensor(tensor: StoredTensor): tensor is FloatTensorSource {
+  return isFloatDtype(tensor.dtype)
+}
 
 /** The tensor's bytes, front to back. */
 export async function* readChunks(tensor: StoredTensor): AsyncGenerator<Uint8Array<ArrayBuffer>> {
