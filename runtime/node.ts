@@ -31,8 +31,7 @@ export async function openSession(path: string, options: SessionOptions = {}): P
     executionMode: 'sequential',
     // Shapes change at every step, so a memory pattern planned for one shape is of no use to the next.
     enableMemPattern: false,
-    // Threads that spin between operators take the cores from whoever else works on the machine: a step of the demo on
-    // two busy cores took 9.4 ms with spinning and 2.6 ms without.
+    // Threads that spin between operators take the cores from whoever else works on the machine, the HTTP thread first.
     extra: { session: { intra_op: { allow_spinning: '0' } } },
     logSeverityLevel: 3,
   })
