@@ -35,7 +35,7 @@ module.exports = {
     ),
     only(
       'compiler',
-      ['node_modules/(zod|@bufbuild/protobuf)/'],
+      ['node_modules/(zod|@bufbuild/protobuf|ml-matrix)/'],
       'Pure: bytes in, bytes out. No platform, no network, no clock.',
     ),
     only(
