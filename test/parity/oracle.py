@@ -27,21 +27,21 @@ DEMO_PROMPTS = [
     "Message: Take your time.\nAnswer:\n",
     "In the beginning God created the heaven and the",
     "Message: My invoice is wrong. See my letter of 3 March 2021.\nAnswer:\n",
-    "Message: This is urgent. The contract is dated July 14th, 2022. We agreed that damages are limited to the fees."
-    "\nAnswer:\n",
+    "Message: This is urgent. The contract is dated July 14th, 2022. We agreed that damages are limited to the "
+    "fees.\nAnswer:\n",
 ]
-MIXED_PROMPT = ("Message: The parcel is lost and it can wait. It began on 9 May 2024. Our terms say that trade secrets "
-                "stay private.\nAnswer:\n")
-# Four prompts of one token length, so that the batch needs no padding; the row's adapter stands beside it.
-MIXED_ROWS = [("__base__", MIXED_PROMPT), ("triage", MIXED_PROMPT), ("dates", MIXED_PROMPT.replace("9", "7")),
-              ("clauses", MIXED_PROMPT)]
+MIXED_PROMPT = ("Message: The parcel is lost and it can wait. It began on {} May 2024. Our terms say that trade "
+                "secrets stay private.\nAnswer:\n")
+# The rows differ by one digit, so all have one token length and the batch needs no padding.
+MIXED_ROWS = [("__base__", 3), ("triage", 5), ("dates", 7), ("clauses", 9)]
 SCORED = "Message: The server is down. We signed on 21 June 2016. The laws of England apply.\nAnswer:\n2016-06-21"
 
 STRINGS = [
     "", " ", "  ", "\n", "\n\n", "\t tab", "a", " a", "Hello, world!", " leading space", "   three leading spaces",
     "trailing space ", "two\nlines", "two\n\n\nblank lines", "1234567890", "3 March 2021", "on 14/3/2021.",
     "3.14159 and -42", "It's we'll I'M they've", "naïve café Ünïcödé", "ﬁ ligature Å Å", "日本語のテキスト", "Привет, мир",
-    "שלום عربى", "🙂👩‍👩‍👧‍👦🇳🇴", "x\u200by\u00a0z", "<s>inside</s><pad>", " <s> spaced </s> ", '{"team":"billing","priority":"high"}',
+    "שלום عربى", "🙂👩‍👩‍👧‍👦🇳🇴", "x\u200by\u00a0z", "<s>inside</s><pad>", " <s> spaced </s> ",
+    '{"team":"billing","priority":"high"}',
     "governing-law", "snake_case CamelCase ALLCAPS", "\r\nwindows\r\n", "\x00\x07\x7f", "a" * 40,
 ]
 
@@ -125,7 +125,7 @@ def weights(base: Path, adapters: dict[str, Path]) -> list[Path]:
 def mixed_batch(base: Path, adapters: dict[str, Path], tokenizer) -> tuple[torch.Tensor, dict[str, object]]:
     """Last-position logits [4, vocab] of one PEFT forward pass whose rows use different adapters."""
     names = [name for name, _ in MIXED_ROWS]
-    rows = [tokenizer(prompt).input_ids for _, prompt in MIXED_ROWS]
+    rows = [tokenizer(MIXED_PROMPT.format(day)).input_ids for _, day in MIXED_ROWS]
     assert len({len(row) for row in rows}) == 1, "the rows of the mixed batch must have one length"
     model = load(base)
     first, *others = adapters
