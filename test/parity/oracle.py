@@ -204,7 +204,9 @@ def make_tiny() -> dict[str, Path]:
         for key, weight in model.named_parameters():
             if "lora_" in key:
                 weight.data = 0.2 * torch.randn_like(weight)
-        model.peft_config["default"].base_model_name_or_path = "sidepath/tiny-base"
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = "sidepath/tiny-base"
+        config.target_modules = sorted(config.target_modules)  # PEFT keeps a set, whose order changes from run to run
         adapters[name] = TINY / name
         model.save_pretrained(adapters[name])
         (adapters[name] / "README.md").unlink()  # PEFT's card template, all placeholders

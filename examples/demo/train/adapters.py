@@ -84,7 +84,9 @@ def main() -> None:
 
     for weight in weights:
         weight.data = weight.data.half()
-    model.peft_config["default"].base_model_name_or_path = "sidepath/demo-base"
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = "sidepath/demo-base"
+    config.target_modules = sorted(config.target_modules)  # PEFT keeps a set, whose order changes from run to run
     model.save_pretrained(given.out / given.task)
     (given.out / given.task / "README.md").unlink()  # PEFT's card template, all placeholders
 
