@@ -46,10 +46,13 @@ export const wrongKeyClass = () =>
     code: 'wrong_key_class',
   })
 
-/** One answer for unknown, forbidden, expired and disabled models and for those of other tenants. */
-export const modelNotFound = (model: string) =>
+/**
+ * One answer for unknown, forbidden, expired and disabled models and for those of other tenants. It does not repeat the
+ * name, so that any two refusals are the same bytes.
+ */
+export const modelNotFound = () =>
   new GatewayError(404, {
-    message: `The model '${model}' does not exist or you do not have access to it.`,
+    message: 'The model does not exist or you do not have access to it.',
     type: 'invalid_request_error',
     param: 'model',
     code: 'model_not_found',

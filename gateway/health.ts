@@ -58,7 +58,8 @@ async function check(db: DrizzleD1Database, world: World): Promise<Health> {
         return (await Promise.all(candidates.map(({ url }) => isReady(world, url, digest)))).includes(true)
       }),
     )
-    return ready.includes(false) ? 'no_ready_backend' : 'ok'
+    // A registry without a base serves nobody: whoever waits for readiness waits for the seeding too.
+    return ready.length === 0 || ready.includes(false) ? 'no_ready_backend' : 'ok'
   } catch (error) {
     log('health.database', errorFields(error))
     return 'database_unavailable'

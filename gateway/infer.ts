@@ -72,7 +72,7 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   const { now } = c.get('world')
   const request = await parseInferRequest(c.req.raw, endpoint)
   const choice = await chooseTarget(c.get('db'), policy, request.model, now())
-  if (choice === undefined) throw modelNotFound(request.model)
+  if (choice === undefined) throw modelNotFound()
   const meter = await openMeter(c.get('db'), policy, choice, c.get('requestId'), now)
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)

@@ -53,6 +53,6 @@ export async function listModels(c: GatewayContext): Promise<Response> {
 
 export async function getModel(c: GatewayContext, name: string): Promise<Response> {
   const found = (await usableModels(c)).find((model) => model.id === name)
-  if (found === undefined) throw modelNotFound(name)
+  if (found === undefined) throw modelNotFound()
   return c.json(found)
 }

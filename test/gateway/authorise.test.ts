@@ -93,7 +93,7 @@ describe('what a key may use', () => {
       expect(new Set(answers).size).toBe(1)
     }
     expect((await house.ask(ada.key, 'ungranted')).text).toBe(
-      `{"error":{"message":"The model 'ungranted' does not exist or you do not have access to it.","type":"invalid_request_error","param":"model","code":"model_not_found"}}`,
+      `{"error":{"message":"The model does not exist or you do not have access to it.","type":"invalid_request_error","param":"model","code":"model_not_found"}}`,
     )
     expect(house.backend.seen.some((seen) => seen.claims.model === 'ungranted')).toBe(false)
   })

@@ -125,13 +125,14 @@ describe('a gateway without its bindings', () => {
 describe('health', () => {
   it('follows the schema, the backends of each used base, and its own two seconds of memory', async () => {
     const house = await createHouse()
-    await seed(house)
-    await house.admin('PUT', '/tenants/acme/grants/g', allow(toTenant, base))
     const health = async () => {
       house.clock.now += 2_000
       const reply = await house.call('GET', '/healthz')
       return [reply.status, reply.json.status]
     }
+    expect(await health()).toEqual([503, 'no_ready_backend'])
+    await seed(house)
+    await house.admin('PUT', '/tenants/acme/grants/g', allow(toTenant, base))
     expect(await health()).toEqual([503, 'no_ready_backend'])
     house.backend.becomeReady('c'.repeat(64))
     expect(await health()).toEqual([503, 'no_ready_backend'])
