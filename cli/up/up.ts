@@ -6,6 +6,7 @@ import { demoArtifact } from './demo-artifact.ts'
 import { requireFreePort, startGateway } from './gateway-host.ts'
 import { readOrMakeSecrets } from './secrets.ts'
 import { seedDemo } from './seed.ts'
+import { shutdownOnSignal } from './shutdown.ts'
 import { welcome } from './welcome.ts'
 
 export interface UpOptions {
@@ -19,8 +20,8 @@ export async function up(options: UpOptions): Promise<void> {
   await requireFreePort(options.port, '--port')
   await requireFreePort(options.backendPort, '--backend-port')
   const folder = await openDataFolder(options.dataDir)
-  const closing: (() => Promise<void>)[] = [folder.unlock]
-  closeOnSignal(closing)
+  const shutdown = shutdownOnSignal()
+  await shutdown.opened(folder.unlock)
   try {
     const secrets = await readOrMakeSecrets(folder)
     const logFile = folder.join('up.log')
@@ -33,36 +34,16 @@ export async function up(options: UpOptions): Promise<void> {
       port: options.backendPort,
       log: (event) => log(JSON.stringify({ tier: 'gpu-backend', time: new Date().toISOString(), ...event })),
     })
-    closing.unshift(backend.close)
+    await shutdown.opened(backend.close)
     const gateway = await startGateway({ port: options.port, secrets, persistTo: folder.join('d1'), log })
-    closing.unshift(gateway.close)
+    await shutdown.opened(gateway.close)
     const demo = await seedDemo({ folder, gateway, secrets, backendUrl: backend.url, manifest: artifact.manifest })
     say(`backend on ${backend.url} (onnxruntime-node, CPU); logs in ${logFile}`)
     process.stdout.write(welcome(demo, folder.join('demo.json')))
   } catch (error) {
-    await closeAll(closing)
-    throw error
+    // After a signal, whatever was under way fails because things close under it; that is no fault.
+    if (await shutdown.now()) throw error
   }
-}
-
-/** The first signal closes everything in order; a second one ends the process at once. */
-function closeOnSignal(closing: (() => Promise<void>)[]): void {
-  let asked = false
-  const stop = () => {
-    if (asked) process.exit(130)
-    asked = true
-    say('stopping …')
-    void closeAll(closing).then(
-      () => process.exit(0),
-      () => process.exit(2),
-    )
-  }
-  process.on('SIGINT', stop)
-  process.on('SIGTERM', stop)
-}
-
-async function closeAll(closing: (() => Promise<void>)[]): Promise<void> {
-  for (const close of closing.splice(0)) await close()
 }
 
 /** Logs of both tiers, one JSON line each: the terminal is for what a person reads. */
@@ -74,4 +55,3 @@ function openLog(path: string): (line: string) => void {
 function say(line: string): void {
   process.stdout.write(`${line}\n`)
 }
-
