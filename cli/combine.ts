@@ -39,7 +39,7 @@ export async function combineCommand(options: CombineCommandOptions): Promise<vo
   await requireFree(options.out)
   const started = performance.now()
   const adapters = await readForBase(options.base, specs)
-  const result = combineModules(adapters.map(toInput), parsed)
+  const result = combineModules(adapters.map(toInput), parsed, showModules(!options.json))
   const { identity, notes } = await identify(specs)
   await write(result, identity, options.out)
   const seconds = (performance.now() - started) / 1000
@@ -163,6 +163,13 @@ async function write(result: CombineResult, identity: PeftIdentity, out: string)
     process.off('SIGTERM', interrupted)
     await staged.discard()
   }
+}
+
+/** A line on a terminal; the methods that form dense deltas take seconds a module. */
+function showModules(enabled: boolean): (done: number, total: number) => void {
+  if (!enabled || !process.stderr.isTTY) return () => {}
+  const clear = '\r\x1b[K'
+  return (done, total) => process.stderr.write(done === total ? clear : `${clear}combine: ${done} of ${total} modules`)
 }
 
 async function requireFree(out: string): Promise<void> {

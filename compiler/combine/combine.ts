@@ -48,15 +48,20 @@ export function combineModules(
   const recipe = resolveOptions(options)
   const parts = partsByModule(inputs)
   checkCount(inputs, recipe)
-  const totalWeight = [...inputs]
-    .map(({ weight }) => weight)
-    .sort((a, b) => a - b)
-    .reduce((sum, weight) => sum + weight, 0)
+  const whole = {
+    adapters: inputs.length,
+    // Smallest first: the sum must not depend on the caller's order.
+    totalWeight: inputs
+      .map(({ weight }) => weight)
+      .sort((a, b) => a - b)
+      .reduce((sum, weight) => sum + weight, 0),
+    largestRank: Math.max(...[...parts.values()].flat().map(({ r }) => r)),
+  }
   const modules = new Map<string, Factors>()
   const report: ModuleReport[] = []
   const all = { energy: 0, lost: 0 }
   for (const [module, ofModule] of parts) {
-    const { factors, truncation } = combineModule(ofModule, recipe, { module, adapters: inputs.length, totalWeight })
+    const { factors, truncation } = combineModule(ofModule, recipe, { ...whole, module })
     requireFinite(factors, module)
     modules.set(module, factors)
     report.push({ module, rank: factors.r, ...fidelity(truncation) })
@@ -68,16 +73,19 @@ export function combineModules(
   return { modules, ...ranks, report, total: fidelity(all), notes: notesOn(recipe, inputs.length), recipe }
 }
 
+/** What a module's result depends on beside its own parts. */
 interface Whole {
   readonly module: string
   readonly adapters: number
   readonly totalWeight: number
+  /** Over all modules: the rank that PEFT gives every module of a new adapter. */
+  readonly largestRank: number
 }
 
 function combineModule(
   parts: readonly [Part, ...Part[]],
   recipe: Recipe,
-  { module, adapters, totalWeight }: Whole,
+  { module, adapters, totalWeight, largestRank }: Whole,
 ): Combined {
   const { method, peftCompat } = recipe
   const { form, elect: voted }: MethodParts = METHODS[method]
@@ -86,7 +94,7 @@ function combineModule(
   const asLinear =
     peftCompat !== false && (method === 'linear' || (adapters === 1 && method !== 'exact' && method !== 'cat'))
   if (asLinear) return joinFactors(parts, { method: 'linear', peftCompat }, false, module)
-  const rank = recipe.rank ?? Math.max(...parts.map(({ r }) => r))
+  const rank = recipe.rank ?? (peftCompat === false ? Math.max(...parts.map(({ r }) => r)) : largestRank)
   if (form === 'deltas') return combineDeltas(parts, recipe, rank, elect, module)
   if (form === 'factors') {
     return elect || peftCompat !== false ? joinFactors(parts, recipe, elect, module) : sumPruned(parts, recipe, module)

@@ -4,7 +4,7 @@ import type { OutFolder } from '../host.ts'
 import { encodeSafetensors, type FloatTensor } from '../safetensors/write.ts'
 import type { CombineResult } from './combine.ts'
 
-export const RECIPE_METADATA = 'sidepath.recipe'
+const RECIPE_METADATA = 'sidepath.recipe'
 
 export interface PeftIdentity {
   /** As the adapters that went in call their base; `null` where they do not say. */

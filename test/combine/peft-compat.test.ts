@@ -3,7 +3,17 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { combineModules } from '../../compiler/combine/combine.ts'
 import type { CombineMethod, CombineOptions } from '../../compiler/combine/options.ts'
-import { deltaOf, distance, largestDifference, norm, ORACLE, oracleInputs, readInfo, readTensors } from './adapters.ts'
+import {
+  deltaOf,
+  distance,
+  largestDifference,
+  norm,
+  ORACLE,
+  oracleInputs,
+  randomModule,
+  readInfo,
+  readTensors,
+} from './adapters.ts'
 
 /** "ties_svd.total" → the options that PEFT was given. */
 function optionsOf(name: string, peftCompat: true | '0.20'): CombineOptions {
@@ -81,5 +91,21 @@ describe('where PEFT differs from the algebra', async () => {
     const single = combineModules(inputs.slice(0, 1), { method: 'svd', rank: 2, peftCompat: true })
     expect(single.notes.join()).toContain('PEFT turns svd into linear')
     expect(single.r).toBe(5)
+  })
+
+  test('without a rank PEFT gives every module the largest of all modules; the algebra the largest of its own', async () => {
+    const wide = randomModule('wide', 7, 23, 17)
+    const inputs = ['a', 'b'].map((name) => ({
+      name,
+      weight: 1,
+      modules: new Map([
+        ['m.narrow', randomModule(name, 5, 23, 17)],
+        ['m.wide', wide],
+      ]),
+    }))
+    const ranks = (peftCompat: boolean) =>
+      combineModules(inputs, { method: 'svd', peftCompat }).report.map(({ rank }) => rank)
+    expect(ranks(true)).toEqual([7, 7])
+    expect(ranks(false)).toEqual([5, 7])
   })
 })
