@@ -40,7 +40,7 @@ module.exports = {
     ),
     only(
       'runtime',
-      ['node_modules/onnxruntime-', '^(fs|path|crypto|os|stream|buffer|url)', '^node:'],
+      ['node_modules/onnxruntime-', '^(fs|path|crypto|os|stream|buffer|url|worker_threads)', '^node:'],
       'What the platform gives: ONNX Runtime and files.',
     ),
     {

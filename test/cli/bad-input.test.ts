@@ -72,7 +72,9 @@ describe('compile', () => {
   })
 
   it('says which folder is missing', async () => {
-    expect(await refusal('compile', '--base', './no-such-base', '--out', join(folder.path, 'x'))).toMatch(/no-such-base/)
+    expect(await refusal('compile', '--base', './no-such-base', '--out', join(folder.path, 'x'))).toMatch(
+      /no-such-base/,
+    )
   })
 
   it('names an unknown option and an unknown verb', async () => {
@@ -94,7 +96,15 @@ describe('compile', () => {
 describe('merge', () => {
   it('refuses a weight that is not a number', async () => {
     const adapter = `a*heavy=${join(TINY, 'a')}`
-    const said = await refusal('merge', '--base', join(TINY, 'base'), '--adapter', adapter, '--out', join(folder.path, 'm'))
+    const said = await refusal(
+      'merge',
+      '--base',
+      join(TINY, 'base'),
+      '--adapter',
+      adapter,
+      '--out',
+      join(folder.path, 'm'),
+    )
     expect(said).toMatch(/"heavy" is not a number/)
   })
 })
@@ -109,9 +119,19 @@ describe('score', () => {
     const ids = oracle.score.ids.join(',')
     for (const [name, expected] of Object.entries<number[]>(oracle.score.logprobs_of_ids_from_1)) {
       const adapter = name === 'base' ? [] : ['--adapter', name]
-      const { code, stdout, stderr } = await sidepath(['score', '--artifact', out, ...adapter, '--token-ids', ids, '--json'])
+      const { code, stdout, stderr } = await sidepath([
+        'score',
+        '--artifact',
+        out,
+        ...adapter,
+        '--token-ids',
+        ids,
+        '--json',
+      ])
       expect(code, stderr).toBe(0)
-      const got = JSON.parse(stdout).tokens.slice(1).map((token: { logprob: number }) => token.logprob)
+      const got = JSON.parse(stdout)
+        .tokens.slice(1)
+        .map((token: { logprob: number }) => token.logprob)
       expect(got.length).toBe(expected.length)
       for (const [index, value] of expected.entries()) expect(Math.abs(got[index] - value)).toBeLessThan(1e-4)
     }
@@ -130,7 +150,15 @@ describe('up', () => {
     const port = await freePort()
     const server = createServer().listen(port, '127.0.0.1')
     const dataDir = join(folder.path, 'data-port')
-    const said = await refusal('up', '--port', `${port}`, '--backend-port', `${await freePort()}`, '--data-dir', dataDir)
+    const said = await refusal(
+      'up',
+      '--port',
+      `${port}`,
+      '--backend-port',
+      `${await freePort()}`,
+      '--data-dir',
+      dataDir,
+    )
     server.close()
     expect(said).toMatch(new RegExp(`port ${port} is in use.*--port`))
   })
