@@ -19,12 +19,12 @@ export function thinQr(columns: readonly Float64Array[], m: number): ThinQr {
   const n = columns.length
   const k = Math.min(m, n)
   const taus = new Float64Array(k)
-  for (let j = 0; j < k; j += 1) {
-    const v = columns[j] as Float64Array
-    const tau = makeReflector(v, j)
-    taus[j] = tau
-    for (let other = j + 1; other < n; other += 1) reflect(columns[other] as Float64Array, v, tau, j)
-  }
+  // Left-looking: the column at hand stays in the nearest cache while the reflectors pass by.
+  columns.forEach((column, place) => {
+    const before = Math.min(place, k)
+    for (let j = 0; j < before; j += 1) reflect(column, columns[j] as Float64Array, taus[j] as number, j)
+    if (place < k) taus[place] = makeReflector(column, place)
+  })
   const R = new Float64Array(k * n)
   for (let i = 0; i < k; i += 1) {
     for (let j = i; j < n; j += 1) R[i * n + j] = (columns[j] as Float64Array)[i] as number
@@ -58,9 +58,20 @@ function makeReflector(x: Float64Array, j: number): number {
 function reflect(y: Float64Array, v: Float64Array, tau: number, j: number): void {
   if (tau === 0) return
   const m = y.length
+  // Four sums, because one would wait for its own last addition at every step.
   let dot = y[j] as number
-  for (let i = j + 1; i < m; i += 1) dot += (v[i] as number) * (y[i] as number)
-  const step = tau * dot
+  let dot1 = 0
+  let dot2 = 0
+  let dot3 = 0
+  let i = j + 1
+  for (; i + 3 < m; i += 4) {
+    dot += (v[i] as number) * (y[i] as number)
+    dot1 += (v[i + 1] as number) * (y[i + 1] as number)
+    dot2 += (v[i + 2] as number) * (y[i + 2] as number)
+    dot3 += (v[i + 3] as number) * (y[i + 3] as number)
+  }
+  for (; i < m; i += 1) dot += (v[i] as number) * (y[i] as number)
+  const step = tau * (dot + dot1 + (dot2 + dot3))
   y[j] = (y[j] as number) - step
-  for (let i = j + 1; i < m; i += 1) y[i] = (y[i] as number) - step * (v[i] as number)
+  for (i = j + 1; i < m; i += 1) y[i] = (y[i] as number) - step * (v[i] as number)
 }
