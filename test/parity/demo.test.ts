@@ -87,7 +87,7 @@ it('base and adapters differ by far more than the tolerance', () => {
   }
 })
 
-describe.each(VARIANTS)('%s', (variant) => {
+describe.each(VARIANTS.map((variant) => [variant ?? 'base', variant] as const))('%s', (_, variant) => {
   it('gives the logits of transformers and PEFT on both graphs', async () => {
     const rows = oracle.prompts.map((ids) => ({ ids, adapter: variant }))
     const fromEngine = await full(rows, engine, bank)
