@@ -1,25 +1,90 @@
-// rank_pattern and alpha_pattern. PEFT treats each key as a regex, `^(.*\.)?(KEY)$` on the module's path; a regex of
-// somebody else's never runs here, so keys are literal suffixes, in which "." stands for any character as it does there.
+// rank_pattern and alpha_pattern. PEFT takes each key as a regex, `^(.*\.)?(KEY)$` on the module's path; the first that
+// matches, in the order of the file, gives the value.
 import { type Problems, quote } from '../errors.ts'
+import type { Budget } from './regex/budget.ts'
+import { PatternError } from './regex/pattern-error.ts'
+import { compilePattern, type Program } from './regex/program.ts'
+import { prefixMatch } from './regex/run.ts'
 
-const LITERAL = /^[A-Za-z_][\w.]*$/
+/** Word characters and dots: most keys, matched without a program. A dot stands for any character, as it does there. */
+const LITERAL = /^[\w.]+$/
+/** JavaScript moves such keys to the front of an object, so their place in the file is lost. */
+const INDEX = /^(0|[1-9]\d*)$/
 
-/** Reports keys that are more than literal suffixes. */
-export function checkPatterns(patterns: ReadonlyMap<string, number>, field: string, about: string, problems: Problems) {
-  for (const key of patterns.keys()) {
-    if (LITERAL.test(key)) continue
-    problems.add(
+interface Rule {
+  readonly key: string
+  readonly value: number
+  /** `undefined` where the key is literal. */
+  readonly program: Program | undefined
+}
+
+export class ModulePatterns {
+  readonly #rules: readonly Rule[]
+  readonly #exact: ReadonlyMap<string, number>
+  readonly #hasIndex: boolean
+  readonly #field: string
+  readonly #about: string
+  readonly #problems: Problems
+  readonly #budget: Budget
+
+  /** Reports keys that cannot be run. */
+  constructor(patterns: ReadonlyMap<string, number>, field: string, about: string, problems: Problems, budget: Budget) {
+    this.#rules = [...patterns].flatMap(([key, value]): Rule[] => {
+      if (LITERAL.test(key)) return [{ key, value, program: undefined }]
+      const program = tryCompile(`(.*\\.)?(${key})$`, `${field} has the key ${quote(key)}`, about, problems, budget)
+      return program === undefined ? [] : [{ key, value, program }]
+    })
+    this.#exact = patterns
+    this.#hasIndex = [...patterns.keys()].some((key) => INDEX.test(key))
+    this.#field = field
+    this.#about = about
+    this.#problems = problems
+    this.#budget = budget
+  }
+
+  /** Throws `BudgetError`. */
+  valueFor(module: string, fallback: number): number {
+    const first = this.#rules.find((rule) => this.#matches(rule, module))
+    // PEFT looks the path itself up where no pattern matched it.
+    if (first === undefined) return this.#exact.get(module) ?? fallback
+    if (this.#hasIndex) this.#checkOrder(first, module)
+    return first.value
+  }
+
+  #checkOrder(first: Rule, module: string): void {
+    const other = this.#rules.find((rule) => rule.value !== first.value && this.#matches(rule, module))
+    if (other === undefined || !(INDEX.test(first.key) || INDEX.test(other.key))) return
+    this.#problems.add(
       'adapter-pattern',
-      `${about}: ${field} has the key ${quote(key)}; only literal names such as "layers.1.self_attn.q_proj" are ` +
-        'supported, so write one key per module',
+      `${this.#about}: in ${this.#field} both ${quote(first.key)} and ${quote(other.key)} match ${module}, and the ` +
+        'order of a key that is a number cannot be told; write the full path of the module',
     )
+  }
+
+  #matches({ key, program }: Rule, module: string): boolean {
+    this.#budget.spend(1)
+    return program === undefined ? matchesSuffix(key, module) : prefixMatch(program, module, this.#budget)
   }
 }
 
-/** The value of the first key, in file order, that matches the module; else `fallback`. */
-export function lookUp(patterns: ReadonlyMap<string, number>, module: string, fallback: number): number {
-  for (const [key, value] of patterns) if (matchesSuffix(key, module)) return value
-  return fallback
+/** `undefined`, and a problem, where the pattern is outside the subset. */
+export function tryCompile(
+  source: string,
+  what: string,
+  about: string,
+  problems: Problems,
+  budget: Budget,
+): Program | undefined {
+  try {
+    return compilePattern(source, budget)
+  } catch (error) {
+    if (!(error instanceof PatternError)) throw error
+    problems.add(
+      'adapter-pattern',
+      `${about}: ${what}, a regex that is not run here: ${error.message}; write the names out`,
+    )
+    return undefined
+  }
 }
 
 /** `^(.*\.)?(KEY)$` for a KEY of word characters and dots. */

@@ -1,20 +1,13 @@
 // The adapters of one compile: names that are valid and unique, weights that the target can take, every folder checked.
 import { compareCodePoints } from '../canonical-json.ts'
-import { AdapterName, type Linear } from '../contract.ts'
+import type { Linear } from '../contract.ts'
 import { Problems, quote } from '../errors.ts'
-import type { Folder } from '../host.ts'
 import { type Adapter, readAdapterFolder } from './read.ts'
+import type { AdapterInput } from './read-changes.ts'
 
-export interface AdapterInput {
-  readonly name: string
-  readonly folder: Folder
-  /** In a merge; 1 where absent. */
-  readonly weight?: number
-}
-
-export interface WeightedAdapter extends Adapter {
-  readonly weight: number
-}
+export { checkName } from './check-name.ts'
+export type { AdapterInput } from './read-changes.ts'
+export type WeightedAdapter = Adapter
 
 /** Sorted by name. Throws one `InputError` with the problems of all adapters. */
 export async function readAdapters(
@@ -26,25 +19,14 @@ export async function readAdapters(
   const adapters: WeightedAdapter[] = []
   const seen = new Set<string>()
   for (const { name, folder, weight = 1 } of inputs) {
-    checkName(name, problems)
     if (seen.has(name)) problems.add('adapter-name', `adapter ${quote(name)} is given twice; give each its own name`)
     seen.add(name)
-    if (!Number.isFinite(weight) || weight === 0) {
-      problems.add('adapter-weight', `adapter ${quote(name)}: the weight is ${weight}; give a finite one that is not 0`)
-    } else if (target === 'routed' && weight !== 1) {
+    if (target === 'routed' && Number.isFinite(weight) && weight !== 0 && weight !== 1) {
       problems.add('adapter-weight', `adapter ${quote(name)}: the weight is ${weight}; weights are for target "merged"`)
     }
-    const adapter = await problems.collect(() => readAdapterFolder(name, folder, linears))
-    if (adapter !== undefined) adapters.push({ ...adapter, weight })
+    const adapter = await problems.collect(() => readAdapterFolder(name, folder, linears, weight))
+    if (adapter !== undefined) adapters.push(adapter)
   }
   problems.throwIfAny()
   return adapters.sort((a, b) => compareCodePoints(a.name, b.name))
-}
-
-export function checkName(name: string, problems: Problems): void {
-  if (AdapterName.safeParse(name).success) return
-  problems.add(
-    'adapter-name',
-    `adapter ${quote(name)}: a name has a–z, 0–9, ".", "_" and "-", at most 64, and begins with a letter or digit`,
-  )
 }

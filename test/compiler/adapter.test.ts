@@ -75,7 +75,17 @@ describe('an adapter that PEFT wrote', () => {
           for (const key of [...tensors.keys()]) move(tensors, key, key.replace('.weight', '.default.weight'))
         }),
     ],
-    ['target_modules as a regex, which never runs', (files: Files) => withConfig(files, { target_modules: '(a+)+$' })],
+    [
+      'target_modules as a regex',
+      (files: Files) => withConfig(files, { target_modules: String.raw`.*\.(self_attn\.[qkvo]|mlp\.\w+)_proj` }),
+    ],
+    ['no target_modules', (files: Files) => withConfig(files, { target_modules: null })],
+    ['fan_in_fan_out, which means nothing to nn.Linear', (files: Files) => withConfig(files, { fan_in_fan_out: true })],
+    [
+      'what a conversion from another initialisation leaves behind',
+      (files: Files) => withConfig(files, { corda_config: { corda_method: 'kpm' }, loftq_config: { loftq_bits: 4 } }),
+    ],
+    ['an initialisation that leaves the base alone', (files: Files) => withConfig(files, { init_lora_weights: 'eva' })],
     ['target_modules "all-linear"', (files: Files) => withConfig(files, { target_modules: 'all-linear' })],
     [
       'keys of a newer PEFT that are off',
@@ -142,8 +152,22 @@ describe('patterns', () => {
     expect(await scalingOf({ 'layers.1.self_attn.q_proj': 37, q_proj: 31 }, module)).toBe(37 / 5)
   })
 
-  it.each(['.*q_proj', 'layers\\.1\\.q_proj', '^model.layers', 'q_proj|k_proj', '(a+)+', '[qk]_proj', '1'])(
-    'the key %s is more than a name and is refused',
+  it.each([
+    ['.*q_proj', true],
+    ['layers\\.1\\..*q_proj', true],
+    ['^model.layers', false],
+    ['^model.layers.*', true],
+    ['k_proj|q_proj', true],
+    ['(a+)+', false],
+    ['[qk]_proj', true],
+    ['model.(?!layers.0).*', true],
+  ])('the regex %s against model.layers.1.self_attn.q_proj: %s', async (key, matches) => {
+    const scaling = await scalingOf({ [key]: 31 }, 'model.layers.1.self_attn.q_proj')
+    expect(scaling).toBe(matches ? 31 / 5 : 12 / 5)
+  })
+
+  it.each(['(?<=a)b', '(a)\\1', '(?i)q_proj', 'a*+', '(?>a)', 'q_proj)', '[a', 'a**', '\\p'])(
+    'the key %s is outside the regexes that are run, and is refused',
     async (key) => {
       await expectRefusal(() => read(withConfig(a, { rank_pattern: { [key]: 5 } })), 'adapter-pattern', 'rank_pattern')
     },
@@ -171,27 +195,27 @@ describe('a config that exists to waste time', () => {
   })
 })
 
-describe('an option that changes the algebra is refused by name', () => {
+describe('an option that is not honoured is refused by name', () => {
   it.each<[string, unknown]>([
-    ['use_dora', true],
-    ['bias', 'lora_only'],
-    ['bias', 'all'],
-    ['lora_bias', true],
-    ['fan_in_fan_out', true],
-    ['modules_to_save', ['lm_head']],
     ['init_lora_weights', 'pissa'],
+    ['init_lora_weights', 'pissa_niter_16'],
     ['init_lora_weights', 'olora'],
+    ['init_lora_weights', 'corda'],
+    ['init_lora_weights', 'lora_ga'],
     ['init_lora_weights', 'loftq'],
+    ['init_lora_weights', 'from_the_future'],
     ['layer_replication', [[0, 2]]],
-    ['layers_to_transform', [0]],
-    ['exclude_modules', ['q_proj']],
-    ['trainable_token_indices', [5]],
     ['target_parameters', ['experts.0']],
     ['alora_invocation_tokens', [1, 2]],
     ['use_qalora', true],
     ['qalora_group_size', 32],
     ['megatron_config', { a: 1 }],
-    ['loftq_config', { loftq_bits: 4 }],
+    ['megatron_core', 'mine'],
+    ['use_bdlora', { nblocks: 2 }],
+    ['kasa_config', { beta: 1 }],
+    ['velora_config', { num_groups: 64 }],
+    ['monteclora_config', { num_samples: 8 }],
+    ['arrow_config', { top_k: 3 }],
     ['peft_type', 'IA3'],
     ['something_from_the_future', 'on'],
     ['__proto__x', 1],
@@ -221,6 +245,12 @@ describe('an option that changes the algebra is refused by name', () => {
     [{ use_rslora: 'yes' }],
     [{ rank_pattern: { q_proj: 0 } }],
     [{ target_modules: 3 }],
+    [{ bias: 'some' }],
+    [{ use_dora: 'yes' }],
+    [{ trainable_token_indices: [-1] }],
+    [{ layers_pattern: 'layers' }],
+    [{ layers_to_transform: [0], target_modules: '.*' }],
+    [{ modules_to_save: Array.from({ length: 257 }, (_, i) => `m${i}`) }],
   ])('%j is no value for that key', async (change) => {
     await expectRefusal(
       () => read(withConfig(a, change)),
@@ -274,7 +304,7 @@ describe('tensors and config must tell one story', () => {
     [
       'the head as a target',
       'adapter-target',
-      ['"lm_head"', 'not supported yet'],
+      ['"lm_head"', "none of the linears of the base's layers"],
       () => withConfig(b, { target_modules: ['q_proj', 'v_proj', 'down_proj', 'lm_head'] }),
     ],
     [
@@ -298,9 +328,9 @@ describe('tensors and config must tell one story', () => {
     [
       'integers',
       'tensor-dtype',
-      ['q_proj.lora_A is I32'],
+      ['q_proj.lora_A.weight" is I32'],
       () =>
-        withTensors(withConfig(a, { target_modules: 'any' }), (tensors) => {
+        withTensors(withConfig(a, { target_modules: null }), (tensors) => {
           for (const key of [...tensors.keys()]) if (!key.startsWith(Q0)) tensors.delete(key)
           tensors.delete(`${Q0}.lora_B.weight`)
           tensors.get(`${Q0}.lora_A.weight`)!.dtype = 'I32'
@@ -309,7 +339,7 @@ describe('tensors and config must tell one story', () => {
     [
       'the same factor twice',
       'tensor-unknown',
-      ['q_proj.lora_A is there twice'],
+      ['q_proj.lora_A.default.weight', 'is there twice'],
       () =>
         withTensors(a, (tensors) => {
           tensors.set(`${Q0}.lora_A.default.weight`, tensors.get(`${Q0}.lora_A.weight`)!)
@@ -344,7 +374,7 @@ describe('tensors and config must tell one story', () => {
       'no tensors',
       'tensor-missing',
       ['has no tensors'],
-      () => withTensors(withConfig(a, { target_modules: 'any' }), (tensors) => tensors.clear()),
+      () => withTensors(withConfig(a, { target_modules: null }), (tensors) => tensors.clear()),
     ],
     [
       'weights cut short',
@@ -360,17 +390,20 @@ describe('tensors and config must tell one story', () => {
     await expectRefusal(() => read(files()), code, ...words)
   })
 
-  it.each([
-    'base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector',
-    'base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias',
-    'base_model.model.model.embed_tokens.lora_embedding_A',
-    'base_model.model.lm_head.weight',
-    'model.layers.0.self_attn.q_proj.lora_A.weight',
-    'base_model.model.model.layers.0.self_attn.q_proj.lora_C.weight',
-    '__proto__',
-  ])('refuses the tensor %s instead of ignoring it', async (name) => {
+  it.each<[ProblemCode, string, string]>([
+    ['adapter-pair', 'q_proj has lora_magnitude_vector', 'model.layers.0.self_attn.q_proj.lora_magnitude_vector'],
+    ['adapter-pair', 'q_proj has lora_B.bias', 'model.layers.0.self_attn.q_proj.lora_B.bias'],
+    ['adapter-pair', 'embed_tokens has lora_A but no lora_B', 'model.embed_tokens.lora_embedding_A'],
+    ['adapter-target', '"lm_head.weight"', 'lm_head.weight'],
+    ['tensor-unknown', 'lora_C', 'model.layers.0.self_attn.q_proj.lora_C.weight'],
+    ['adapter-target', 'q_proj.weightless', 'model.layers.0.self_attn.q_proj.weightless'],
+    ['tensor-unknown', 'lora_A', '../model.layers.0.self_attn.q_proj.lora_A.weight'],
+    ['tensor-unknown', '__proto__', '../__proto__'],
+    ['tensor-unknown', 'xxxx', 'x'.repeat(1024)],
+  ])('refuses as %s: %s', async (code, words, path) => {
+    const name = path.startsWith('../') ? path.slice(3) : `base_model.model.${path}`
     const files = withTensors(a, (tensors) => tensors.set(name, { dtype: 'F32', shape: [1], data: float32([1]) }))
-    await expectRefusal(() => read(files), 'tensor-unknown', JSON.stringify(name))
+    await expectRefusal(() => read(files), code, words)
   })
 
   it('refuses an adapter for a base of another width', async () => {
@@ -386,7 +419,7 @@ describe('tensors and config must tell one story', () => {
   })
 
   it('refuses an adapter for a base with more layers', async () => {
-    const files = withTensors(withConfig(b, { target_modules: 'any' }), (tensors) => {
+    const files = withTensors(withConfig(b, { target_modules: null }), (tensors) => {
       for (const factor of ['lora_A', 'lora_B']) {
         move(tensors, `${Q0}.${factor}.weight`, `${Q0.replace('.0.', '.7.')}.${factor}.weight`)
       }
@@ -401,7 +434,7 @@ describe('tensors and config must tell one story', () => {
   })
 
   it('reports all problems of all adapters at once, and writes nothing', async () => {
-    const bad = withTensors(withConfig(a, { use_dora: true, bias: 'all' }), (tensors) => {
+    const bad = withTensors(withConfig(a, { use_qalora: true, arrow_config: { top_k: 1 } }), (tensors) => {
       tensors.delete(`${Q0}.lora_B.weight`)
     })
     const out = memoryOut()
@@ -414,8 +447,8 @@ describe('tensors and config must tell one story', () => {
     expect(new Set(error.problems.map(({ code }) => code))).toEqual(
       new Set(['adapter-option', 'adapter-pair', 'adapter-rank', 'adapter-name']),
     )
-    expect(error.message).toContain('"use_dora"')
-    expect(error.message).toContain('"bias"')
+    expect(error.message).toContain('"use_qalora"')
+    expect(error.message).toContain('"arrow_config"')
     expect(error.message).toContain('says r=4')
     expect(out.files.size).toBe(0)
   })

@@ -9,14 +9,19 @@ except where a case is about square weights, ranks are primes, alpha / r = 12/5 
     base/<model>-<dtype>.safetensors   the checkpoints
     adapters.safetensors               every file of every adapter folder, byte for byte, as U8: "<case>/<file>"
     results.safetensors                "<case>/<dtype>/<tensor>": each tensor that the merge changed, and only those
-    algebra.safetensors                the same in fp64 from the formulas, where PEFT is more than one ulp away from them:
-                                       embeddings and MiCA, whose delta PEFT rounds to the stored type before it adds it
+    algebra.safetensors                the same in fp64 from the formulas, where PEFT is more than one ulp away from them.
+                                       Each is one sum that PEFT rounds twice: the delta of embeddings and of MiCA, and
+                                       the saved weights that a delta is added to, go to the stored type first
     oracle.json                        versions, cases, PEFT's largest distance from the formulas (fp32: absolute; else ulps)
+    patterns.json                      random regexes on random names, by Python's `re`; which modules PEFT says that a config
+                                       targets, which value it takes for each from a pattern
 """
 import importlib.metadata
 import json
 import os
 import platform
+import random
+import re
 import shutil
 import tempfile
 import warnings
@@ -26,7 +31,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Embedding, LoraLayer
-from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper, get_pattern_key
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel, LlamaConfig,
@@ -229,7 +235,7 @@ def algebra(net: PeftModel, weights: dict[str, torch.Tensor], stored: dict[str, 
     for key, tensor in stored.items():  # biases and embeddings that were saved whole
         name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if name in result and result[name].shape == tensor.shape:
-            result[name] = tensor.to(weights[name].dtype).double()
+            result[name] = tensor.double()
     for name, module in net.base_model.model.named_modules():
         if isinstance(module, ModulesToSaveWrapper):
             for key, tensor in module.modules_to_save["default"].state_dict().items():
@@ -260,6 +266,60 @@ def ulps(found: torch.Tensor, exact: torch.Tensor, dtype: str) -> float:
     exponent = torch.floor(torch.log2(exact.abs().clamp_min(SMALLEST[dtype])))
     unit = (torch.exp2(exponent) * EPSILON[dtype]).clamp_min(SMALLEST[dtype])
     return (((found.double() - exact).abs() - NOISE).clamp_min(0) / unit).max().item()
+
+
+ATOMS = ["a", "b", ".", r"\.", r"\d", r"\w", r"\D", r"\W", r"\s", "[ab]", "[^a.]", "[0-9]", "(a|b)", "(?:ab|c)", "(a|)", "(?=a)",
+         "(?!b)", "q_proj", "layers", "x{2}", "a{1,2}", "b{,2}", "a{2,}", "^", "$", r"\b", r"\B", "[a\\-c]", "[]a]", "{", "a{",
+         "{}", "(?P<n>a)", r"\Z", r"\A", r"[\w.]", "(a*)*", "(?!.*b)", "(?=.*(a|x))", r"[^\W_]"]
+QUANTIFIERS = ["", "", "", "*", "+", "?", "*?", "+?", "??", "{0,3}", "{2}"]
+UNREPEATED = {"^", "$", r"\b", r"\B", r"\Z", r"\A", "{", "{}", "a{"}
+
+MODULES = ["lm_head", "model.embed_tokens", "model.norm", *(f"model.layers.{i}.{name}" for i in (0, 1, 10) for name in
+           ("self_attn.q_proj", "self_attn.k_proj", "mlp.down_proj", "mlp.experts.3.w1", "mlp.experts.1.w1.0", "input_layernorm")),
+           "h.0.attn.c_attn", "transformer.h.1.attn.c_proj", "transformer.h.1.mlp.c_proj", "encoder.layer.1.attention.self.query",
+           "vision.blocks.0.layers.1.q_proj", "my_score", "score", "score.dense", "blocks.1.0"]
+TARGETS = [
+    dict(target_modules=["q_proj"]), dict(target_modules=["self_attn.q_proj", "score"]), dict(target_modules=["proj"]),
+    dict(target_modules=["lm_head", "w1", "0"]), dict(target_modules=".*"), dict(target_modules="q_proj"),
+    dict(target_modules=r".*\.(q|k)_proj"), dict(target_modules=r"model\.layers\.\d\..*proj"),
+    dict(target_modules=r"^(?!.*experts).*(q_proj|w1)$"), dict(target_modules=r".*layers\.(?:0|10)\.mlp\.experts\.\d+\.w1"),
+    dict(target_modules=r"q_proj|.*c_attn"), dict(target_modules=r"(?=model).*_proj"), dict(target_modules=[]),
+    dict(target_modules=["q_proj", "w1"], exclude_modules=["layers.1.self_attn.q_proj", "experts.3.w1"]),
+    dict(target_modules=["q_proj", "w1"], exclude_modules=r".*\.1\..*"), dict(target_modules=".*", exclude_modules="score"),
+    dict(target_modules=["q_proj"], exclude_modules=""), dict(target_modules=["q_proj"], exclude_modules=[]),
+    dict(target_modules=["q_proj", "score", "dense"], modules_to_save=["score"]),
+    dict(target_modules=["q_proj", "w1"], modules_to_save=["mlp"]), dict(target_modules=[".*", "w1"], modules_to_save=["l.yers.1"]),
+    dict(target_modules=["q_proj", "w1"], layers_to_transform=[1]), dict(target_modules=["q_proj", "w1"], layers_to_transform=1),
+    dict(target_modules=["q_proj", "w1", "0"], layers_to_transform=[0, 10]),
+    dict(target_modules=["q_proj", "model.layers.0.self_attn.k_proj"], layers_to_transform=[1]),
+    dict(target_modules=["c_proj", "c_attn", "query"], layers_to_transform=[0, 1]),
+    dict(target_modules=["c_proj", "c_attn", "q_proj"], layers_to_transform=[0, 1], layers_pattern="h"),
+    dict(target_modules=["w1", "q_proj", "query"], layers_to_transform=[1], layers_pattern=["experts", "layer", "layers"]),
+    dict(target_modules=["w1", "q_proj"], layers_to_transform=[3], layers_pattern="experts"),
+    dict(target_modules=["q_proj"], layers_to_transform=[1], layers_pattern="l.yers"),
+    dict(target_modules=["q_proj"], layers_to_transform=[0], layers_pattern="blocks"),
+    dict(target_modules=["lm_head", "q_proj"], layers_to_transform=[]), dict(target_modules=["0"], layers_to_transform=[1]),
+]
+VALUES = [{"q_proj": 1}, {".*": 1, "q_proj": 2}, {"layers.1.": 1}, {"^model.layers.[01].*": 1, "w1": 2}, {r"experts\.\d+\.w1": 3, "w1": 4},
+          {"proj|w1": 5}, {"a|score": 6}, {"sc.re": 7}, {"score$": 8}, {"(model|h).*": 9}, {"model": 1, "model.norm": 2}, {"l.*d": 3}]
+
+
+def write_patterns() -> None:
+    source, regexes = random.Random(SEED), []
+    while len(regexes) < 3000:
+        pattern = ""
+        for _ in range(source.randint(1, 6)):
+            atom = source.choice(ATOMS)
+            pattern += atom + (source.choice(QUANTIFIERS) if atom not in UNREPEATED else "") + ("|" if source.random() < 0.1 else "")
+        text = "".join(source.choice("aabbc.0_19x{} ") for _ in range(source.randint(0, 7)))
+        try:
+            regexes.append([pattern, text, bool(re.fullmatch(pattern, text)), bool(re.match(pattern, text))])
+        except re.error:
+            continue
+    targets = [{"config": {"peft_type": "LORA", **options},
+                "covers": [name for name in MODULES if check_target_module_exists(LoraConfig(**options), name)]} for options in TARGETS]
+    values = [{"pattern": pattern, "values": [pattern.get(get_pattern_key(pattern.keys(), name)) for name in MODULES]} for pattern in VALUES]
+    (OUT / "patterns.json").write_text(json.dumps({"regexes": regexes, "modules": MODULES, "targets": targets, "values": values}) + "\n")
 
 
 def bytes_of(path: Path) -> torch.Tensor:
@@ -320,6 +380,7 @@ def main() -> None:
         "versions": {"python": platform.python_version(), **found},
         "cases": cases,
     }, indent=1) + "\n")
+    write_patterns()
     size = sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file())
     assert size < 4_000_000, f"{size} bytes"
     print(len(cases) * len(DTYPES), "cases,", size, "bytes,", len(exact), "tensors where PEFT rounds twice")
