@@ -14,6 +14,7 @@ export async function main(argv: string[]): Promise<void> {
 const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   compile: ['base', 'out'],
   merge: ['base', 'adapter', 'out'],
+  combine: ['base', 'adapter', 'out'],
   score: ['artifact'],
 }
 
@@ -54,6 +55,27 @@ function program(): Command {
     .option('--out <folder>', 'where the artifact goes')
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('merged', options))
+
+  sidepath
+    .command('combine')
+    .description('several PEFT adapters → one PEFT adapter')
+    .option('--base <folder>', 'the base that they were trained for')
+    .addOption(adapterOption('name=folder or name*weight=folder; repeat for more'))
+    .option('--out <folder>', 'where the new adapter goes')
+    .option(
+      '--method <name>',
+      'exact, svd, linear, ties, dare_ties, magnitude_prune, della, breadcrumbs, slerp, …',
+      'exact',
+    )
+    .option('--rank <r>', 'rank of the result, for svd and the methods that end in one')
+    .option('--density <share>', 'share of the entries that pruning keeps')
+    .option('--epsilon <width>', 'della: spread of the drop probabilities')
+    .option('--gamma <share>', 'breadcrumbs: share of the largest entries to drop')
+    .option('--seed <n>', 'seed of dare and della')
+    .option('--majority-sign <how>', 'ties: total or frequency')
+    .option('--peft-compat [version]', "PEFT's own numbers, also where they differ from the algebra (0.21, or 0.20)")
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./combine.ts')).combineCommand(options))
 
   sidepath
     .command('score')
