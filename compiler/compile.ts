@@ -14,15 +14,16 @@ import type { Folder, Host, OutFolder } from './host.ts'
 import { encodeModel, OPSET } from './onnx/encode.ts'
 import type { Delta } from './passes/merge-delta.ts'
 import { withFile } from './read-file.ts'
+import { readStack, stackedLinears, weighted } from './read-stack.ts'
 import { CHUNK_BYTES } from './safetensors/stream.ts'
 import { writeWeights } from './write-weights.ts'
 
 export interface CompileInput {
   /** A Hugging Face Llama folder. */
   readonly base: Folder
-  /** PEFT folders, in any order. With none, the artifact is the base itself. */
+  /** PEFT folders, in any order. With none, the artifact is the base itself; a stack needs one. */
   readonly adapters: readonly AdapterInput[]
-  readonly target: 'routed' | 'merged'
+  readonly target: Manifest['target']
 }
 
 export interface Progress {
@@ -64,16 +65,17 @@ async function compileOpened(
 ): Promise<{ id: string; manifest: Manifest }> {
   const { config } = checkpoint
   const linears = layerLinears(config.architecture)
-  const adapters = await readAdapters(inputs, target, linears)
+  const adapters = await (target === 'stacked' ? readStack(inputs, linears) : readAdapters(inputs, target, linears))
   const baseBytes = sum([...checkpoint.tensors.values()])
   const baseDigest = await digestBase(checkpoint, host, counter('read base', baseBytes, onProgress))
   const encoded = adapters.map((adapter) => {
-    const bytes = encodeAdapter(adapter, baseDigest)
+    const bytes = encodeAdapter(target === 'stacked' ? weighted(adapter) : adapter, baseDigest)
     return { adapter, bytes, digest: digestBytes(bytes, host) }
   })
   const bank = target === 'routed' ? linears : []
+  const stack = target === 'stacked' ? stackedLinears(adapters, linears) : []
   const plan = planWeights(config)
-  const graphs = buildGraphs(config, plan, bank)
+  const graphs = buildGraphs(config, plan, { bank, stack })
 
   const files: FileEntry[] = []
   const deltas = target === 'merged' ? groupDeltas(adapters) : new Map<string, Delta[]>()
@@ -83,7 +85,7 @@ async function compileOpened(
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
   const entries = []
   for (const { adapter, bytes, digest } of encoded) {
-    const path = target === 'routed' ? adapterPath(digest) : undefined
+    const path = target === 'merged' ? undefined : adapterPath(digest)
     if (path !== undefined) files.push(await writeFile(out, path, bytes, host))
     entries.push(describeAdapter(adapter, digest, path))
   }
@@ -97,6 +99,7 @@ async function compileOpened(
     dtype: 'float32',
     adapters: entries,
     bank,
+    ...(stack.length === 0 ? {} : { stack }),
     graphs: { model: MODEL_FILE, engine: ENGINE_FILE },
     coverage: adapters.flatMap(coverageOf),
     files,

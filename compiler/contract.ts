@@ -37,17 +37,17 @@ export type Linear = z.infer<typeof LinearSchema>
 
 export const AdapterEntrySchema = z.strictObject({
   name: AdapterName,
-  /** SHA-256 of `file` (routed), the id under which a backend loads it; of its would-be bytes where it was merged. */
+  /** SHA-256 of `file`, the id under which a backend loads it; of its would-be bytes at weight 1 where it was merged. */
   digest: Digest,
   /** Largest rank over the adapter's modules. */
   r: Count,
   loraAlpha: z.number(),
   useRslora: z.boolean(),
-  /** Weight in a merge; 1 where the adapter is routed. */
+  /** Weight in a merge or a stack; 1 where the adapter is routed. */
   weight: z.number(),
-  /** Per module: its rank and the scaling that was folded into B (times the weight, where merged). */
+  /** Per module: its rank and the scaling that was folded into B, times the weight. */
   modules: z.record(z.string(), z.strictObject({ r: Count, scaling: z.number() })),
-  /** `adapters/<digest>.safetensors`; routed only. */
+  /** `adapters/<digest>.safetensors`; routed and stacked only. */
   file: z.string().optional(),
 })
 export type AdapterEntry = z.infer<typeof AdapterEntrySchema>
@@ -66,7 +66,7 @@ export type FileEntry = z.infer<typeof FileEntrySchema>
 
 export const ManifestSchema = z.strictObject({
   schema: z.literal(MANIFEST_SCHEMA),
-  target: z.enum(['routed', 'merged']),
+  target: z.enum(['routed', 'stacked', 'merged']),
   base: z.strictObject({
     /** SHA-256 over the base's configuration and tensors, independent of file layout. */
     digest: Digest,
@@ -80,6 +80,8 @@ export const ManifestSchema = z.strictObject({
   adapters: z.array(AdapterEntrySchema),
   /** Linears that have a place in the bank, in graph order; empty unless `routed`. */
   bank: z.array(LinearSchema),
+  /** Linears that have a side path for the stack, in graph order; `stacked` only. */
+  stack: z.array(LinearSchema).min(1).optional(),
   graphs: z.strictObject({
     /** The ecosystem's form: `past_key_values` in, `logits` and `present` out. */
     model: z.string(),
@@ -105,6 +107,9 @@ export const graphNames = {
   adapterSlots: 'adapter_slots',
   bankA: (module: string) => `bank.${module}.lora_A`,
   bankB: (module: string) => `bank.${module}.lora_B`,
+  // The names that ONNX Runtime's adapter files use, so that such a file feeds a stacked graph as it is.
+  stackA: (module: string) => `${module}.lora_A.weight`,
+  stackB: (module: string) => `${module}.lora_B.weight`,
   // Engine form only.
   pastLengths: 'past_lengths',
   logitIndices: 'logit_indices',

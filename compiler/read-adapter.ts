@@ -20,7 +20,7 @@ export interface CompiledAdapter {
   readonly name: string
   /** Largest rank over the modules. */
   readonly r: number
-  /** In the order of the bank; a module that is absent is zeros. */
+  /** In the order of the manifest's bank or stack; a module that is absent is zeros. */
   readonly modules: ReadonlyMap<string, CompiledModule>
 }
 
@@ -29,7 +29,7 @@ export interface ReadAdapterOptions {
   readonly maxRank?: number
 }
 
-/** `manifest`: of a routed artifact. Throws `InputError` with every problem. */
+/** `manifest`: of a routed or a stacked artifact. Throws `InputError` with every problem. */
 export async function readAdapter(
   source: ByteSource,
   manifest: Manifest,
@@ -38,14 +38,18 @@ export async function readAdapter(
   const header = await readHeader(source)
   const name = checkMetadata(header, source, manifest)
   const problems = new Problems()
-  const known = new Set(manifest.bank.flatMap(({ module }) => [factorA(module), factorB(module)]))
+  const linears = manifest.stack ?? manifest.bank
+  const known = new Set(linears.flatMap(({ module }) => [factorA(module), factorB(module)]))
   for (const tensor of header.tensors.keys()) {
     if (!known.has(tensor)) {
-      problems.add('tensor-unknown', `${source.name}: tensor ${quote(tensor)} has no place in the bank of the base`)
+      problems.add(
+        'tensor-unknown',
+        `${source.name}: tensor ${quote(tensor)} has no place in the low-rank path of the base`,
+      )
     }
   }
   if (header.tensors.size === 0) problems.add('tensor-missing', `${source.name}: there are no tensors`)
-  const shapes = manifest.bank.flatMap((linear) => checkPair(header, linear, source, options, problems))
+  const shapes = linears.flatMap((linear) => checkPair(header, linear, source, options, problems))
   problems.throwIfAny()
 
   const modules = new Map<string, CompiledModule>()

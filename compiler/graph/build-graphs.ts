@@ -3,20 +3,22 @@ import type { LlamaConfig } from '../checkpoint/config.ts'
 import type { Linear } from '../contract.ts'
 import type { Graph } from '../onnx/model.ts'
 import { attachSlots } from '../passes/attach-slots.ts'
+import { attachStack } from '../passes/attach-stack.ts'
 import { makeEngineForm } from './engine-form.ts'
 import { buildLlama } from './llama.ts'
 import { makeModelForm } from './model-form.ts'
 import type { PlannedWeight } from './weights.ts'
 
-/** `bank`: the linears that get slots; with none the graph is the plain model. */
+/** `bank`: the linears that get slots; `stack`: those that get a side path of fixed adapters. With neither, the plain model. */
 export function buildGraphs(
   config: LlamaConfig,
   plan: readonly PlannedWeight[],
-  bank: readonly Linear[],
+  { bank, stack }: { readonly bank: readonly Linear[]; readonly stack: readonly Linear[] },
 ): { model: Graph; engine: Graph } {
   const build = (name: string, form: typeof makeModelForm) => {
     const graph = buildLlama(config, plan, name, form)
-    return bank.length === 0 ? graph : attachSlots(graph, bank)
+    if (bank.length > 0) return attachSlots(graph, bank)
+    return stack.length > 0 ? attachStack(graph, stack) : graph
   }
   return { model: build('model', makeModelForm), engine: build('engine', makeEngineForm) }
 }
