@@ -23,7 +23,9 @@ export type ProblemCode =
   | 'adapter-base'
   | 'merge-overflow'
   | 'artifact-invalid'
+  | 'onnx-invalid'
   | 'onnx-adapter-invalid'
+  | 'file-unknown'
 
 export interface Problem {
   readonly code: ProblemCode
