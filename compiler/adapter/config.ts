@@ -14,6 +14,8 @@ export const MAX_CONFIG_BYTES = 1024 * 1024
 const MAX_PATTERNS = 10_000
 /** Heads and norms: a handful. Each is looked for in each name of the base. */
 const MAX_SAVED_MODULES = 256
+/** Names of lists of layers: one, in all models but a few. */
+const MAX_LAYER_PATTERNS = 64
 
 export const Rank = z.int().min(1).max(MAX_RANK)
 export const Scale = z.number().refine((scale) => scale !== 0, '0 switches the adapter off')
@@ -41,7 +43,7 @@ const AdapterJson = z.object({
   exclude_modules: Names,
   modules_to_save: z.array(z.string()).max(MAX_SAVED_MODULES).nullish(),
   layers_to_transform: z.union([z.array(z.int()), z.int()]).nullish(),
-  layers_pattern: Names,
+  layers_pattern: z.union([z.array(z.string()).max(MAX_LAYER_PATTERNS), z.string()]).nullish(),
   trainable_token_indices: z.union([z.array(Index), z.record(z.string(), z.array(Index))]).nullish(),
   bias: z.enum(['none', 'all', 'lora_only']).default('none'),
   lora_bias: Flag,

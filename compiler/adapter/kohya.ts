@@ -102,6 +102,7 @@ function dialectOf(reading: Reading): Dialect {
       return 0
     },
     storesTransposed: false,
+    namesEmbeddingsAlike: false,
     useDora: false,
     loraBias: false,
     fanInFanOut: false,

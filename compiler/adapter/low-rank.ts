@@ -152,7 +152,7 @@ function checkShape(
   shape: readonly number[],
   { A, B, isEmbedding }: Pair,
   sides: Sides,
-  { storesTransposed, fanInFanOut }: Dialect,
+  { storesTransposed, namesEmbeddingsAlike, fanInFanOut }: Dialect,
   { about, problems, base }: Reading,
 ): boolean | undefined {
   const { in: inSides, out } = sides
@@ -175,7 +175,7 @@ function checkShape(
     }
     return transposed
   } else if (plain) return false
-  else if (flipped && mayBeTransposed(target, out, base, fanInFanOut)) return true
+  else if (flipped && (namesEmbeddingsAlike || mayBeTransposed(target, out, base, fanInFanOut))) return true
   const what = isEmbedding === true ? 'embedding' : shape.length > 2 ? 'convolution' : 'linear'
   const size = shape.length === 2 && isEmbedding !== true ? `${shape[1]} → ${shape[0]}` : `[${shape}]`
   problems.add(

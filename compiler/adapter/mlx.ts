@@ -1,5 +1,6 @@
 // The dialect of mlx-lm: adapters.safetensors with lora_a [in, r] and lora_b [r, out], and a config whose scale is used
-// as it is: W' = W + scale·(lora_a·lora_b)ᵀ. Modules are spelled as in the model that MLX loaded.
+// as it is: W' = W + scale·(lora_a·lora_b)ᵀ. Modules are spelled as in the model that MLX loaded. DoRA on an embedding,
+// whose norm MLX takes by token, has a magnitude of another length than here and is refused for that.
 import * as z from 'zod'
 import { inputError, type Problems, quote } from '../errors.ts'
 import type { Folder } from '../host.ts'
@@ -26,9 +27,7 @@ const MlxJson = z.object({
     rank: Rank,
     scale: Scale,
     // Early versions multiplied by alpha / rank as well, later ones ignore the key.
-    alpha: z.undefined(
-      'alpha is there, and whether it counts depends on the version of mlx-lm; remove it if it does not',
-    ),
+    alpha: z.never('whether it counts depends on the version of mlx-lm; remove it if it does not').optional(),
   }),
 })
 
@@ -55,20 +54,13 @@ export async function readMlx(
     rankOf: () => lora.rank,
     scalingOf: () => lora.scale,
     storesTransposed: true,
+    namesEmbeddingsAlike: true,
     useDora: useDora || type === 'dora',
     loraBias: false,
     fanInFanOut: false,
   }
   const changes: Change[] = []
-  for (const [module, parts] of modules) {
-    for (const change of await readLowRank(module, parts, dialect, located)) {
-      // MLX takes the norm of an embedding by token, PEFT by width; only the latter has a place here.
-      const isEmbedding = change.kind === 'low-rank' && change.transposed && change.magnitude !== undefined
-      if (!isEmbedding) changes.push(change)
-      else
-        problems.add('adapter-option', `${about}: ${module} is DoRA as MLX defines it for embeddings; it is not read`)
-    }
-  }
+  for (const [module, parts] of modules) changes.push(...(await readLowRank(module, parts, dialect, located)))
   return { changes, loraAlpha: lora.scale * lora.rank, useRslora: false }
 }
 

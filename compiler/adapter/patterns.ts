@@ -6,16 +6,22 @@ import { PatternError } from './regex/pattern-error.ts'
 import { compilePattern, type Program } from './regex/program.ts'
 import { prefixMatch } from './regex/run.ts'
 
-/** Word characters and dots: most keys, matched without a program. A dot stands for any character, as it does there. */
-const LITERAL = /^[\w.]+$/
+/** Word characters, dots and escaped dots, anchored or not: most keys, matched without a program. */
+const LITERAL = /^\^?(?:[\w.]|\\\.)+\$?$/
 /** JavaScript moves such keys to the front of an object, so their place in the file is lost. */
 const INDEX = /^(0|[1-9]\d*)$/
 
 interface Rule {
   readonly key: string
   readonly value: number
-  /** `undefined` where the key is literal. */
-  readonly program: Program | undefined
+  readonly match: Program | Literal
+}
+
+interface Literal {
+  /** One entry a character; `undefined` for a dot, which stands for any. */
+  readonly chars: readonly (string | undefined)[]
+  /** Anchored at the start, so that no part of the path comes before it. */
+  readonly isWhole: boolean
 }
 
 export class ModulePatterns {
@@ -30,9 +36,9 @@ export class ModulePatterns {
   /** Reports keys that cannot be run. */
   constructor(patterns: ReadonlyMap<string, number>, field: string, about: string, problems: Problems, budget: Budget) {
     this.#rules = [...patterns].flatMap(([key, value]): Rule[] => {
-      if (LITERAL.test(key)) return [{ key, value, program: undefined }]
+      if (LITERAL.test(key)) return [{ key, value, match: parseLiteral(key) }]
       const program = tryCompile(`(.*\\.)?(${key})$`, `${field} has the key ${quote(key)}`, about, problems, budget)
-      return program === undefined ? [] : [{ key, value, program }]
+      return program === undefined ? [] : [{ key, value, match: program }]
     })
     this.#exact = patterns
     this.#hasIndex = [...patterns.keys()].some((key) => INDEX.test(key))
@@ -61,9 +67,9 @@ export class ModulePatterns {
     )
   }
 
-  #matches({ key, program }: Rule, module: string): boolean {
+  #matches({ match }: Rule, module: string): boolean {
     this.#budget.spend(1)
-    return program === undefined ? matchesSuffix(key, module) : prefixMatch(program, module, this.#budget)
+    return 'chars' in match ? matchesSuffix(match, module) : prefixMatch(match, module, this.#budget)
   }
 }
 
@@ -87,10 +93,23 @@ export function tryCompile(
   }
 }
 
-/** `^(.*\.)?(KEY)$` for a KEY of word characters and dots. */
-function matchesSuffix(key: string, module: string): boolean {
-  const start = module.length - key.length
-  if (start < 0 || (start > 0 && module[start - 1] !== '.')) return false
-  for (let i = 0; i < key.length; i += 1) if (key[i] !== '.' && key[i] !== module[start + i]) return false
+function parseLiteral(key: string): Literal {
+  const text = key.replace(/^\^/, '').replace(/\$$/, '')
+  const chars = text.match(/\\\.|./g) ?? []
+  return {
+    chars: chars.map((char) => (char === '.' ? undefined : char === '\\.' ? '.' : char)),
+    isWhole: key.startsWith('^'),
+  }
+}
+
+/** `^(.*\.)?(KEY)$` for a literal KEY. */
+function matchesSuffix({ chars, isWhole }: Literal, module: string): boolean {
+  const start = module.length - chars.length
+  if (start < 0 || (start > 0 && (isWhole || module[start - 1] !== '.'))) return false
+  // From the end, where paths differ.
+  for (let i = chars.length - 1; i >= 0; i -= 1) {
+    const char = chars[i]
+    if (char !== undefined && char !== module[start + i]) return false
+  }
   return true
 }

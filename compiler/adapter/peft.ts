@@ -74,6 +74,7 @@ function dialectOf(config: AdapterConfig, { about, problems }: Reading, budget: 
     // s = lora_alpha / r, or lora_alpha / √r with rsLoRA.
     scalingOf: (module, r) => alphas.valueFor(module, config.loraAlpha) / (config.useRslora ? Math.sqrt(r) : r),
     storesTransposed: false,
+    namesEmbeddingsAlike: false,
     useDora: config.useDora,
     loraBias: config.loraBias,
     fanInFanOut: config.fanInFanOut,

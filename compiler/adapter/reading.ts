@@ -13,6 +13,8 @@ export interface Dialect {
   scalingOf(module: string, r: number, tensors: ModuleTensors): number | Promise<number>
   /** A is stored [in, r] and B [r, out]. */
   readonly storesTransposed: boolean
+  /** The factors of an embedding are named as those of a linear. */
+  readonly namesEmbeddingsAlike: boolean
   readonly useDora: boolean
   readonly loraBias: boolean
   /** Said of all modules, true of the last that PEFT visited; used where shapes do not tell. */

@@ -98,8 +98,11 @@ function place(
   }
   const plain = name.replace(WRAPPER, '')
   if (FOREIGN.test(plain)) return UNKNOWN
-  if (REPLACED.test(plain)) replaced.set(plain.replace(REPLACED, ''), tensor)
-  else whole.set(plain, [...(whole.get(plain) ?? []), tensor])
+  if (REPLACED.test(plain)) {
+    const original = plain.replace(REPLACED, '')
+    if (replaced.has(original)) return TWICE
+    replaced.set(original, tensor)
+  } else whole.set(plain, [...(whole.get(plain) ?? []), tensor])
   return undefined
 }
 

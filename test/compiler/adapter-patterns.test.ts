@@ -123,6 +123,20 @@ describe('PEFT and the config', () => {
     },
   )
 
+  it.each([
+    [String.raw`^model\.layers\.0\.q$`, 'model.layers.0.q', true],
+    [String.raw`^layers\.0\.q$`, 'model.layers.0.q', false],
+    [String.raw`layers\.0\.q$`, 'model.layers.0.q', true],
+    [String.raw`layers\.0\.q`, 'model.layersx0.q', false],
+    ['layers.0.q', 'model.layersx0.q', true],
+    ['ayers.0.q', 'model.layers.0.q', false],
+    ['q$$', 'q', true],
+  ])('the key %s against %s: %s', (key, module, matches) => {
+    const problems = new Problems()
+    const patterns = new ModulePatterns(new Map([[key, 5]]), 'p', 'x', problems, new Budget())
+    expect(patterns.valueFor(module, 1)).toBe(matches ? 5 : 1)
+  })
+
   it('two matches, of which one is a number, are refused: its place in the file is lost', () => {
     const problems = new Problems()
     const entries = { '.*': 3, '0': 5 }

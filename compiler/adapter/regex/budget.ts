@@ -3,8 +3,8 @@ import { PatternError } from './pattern-error.ts'
 
 /** A list of every module of a large model, spelled out in one pattern, takes some 50,000. */
 const MAX_NODES = 200_000
-/** Under a second. An adapter on every linear of a 70B base, each with its own pattern, takes a hundredth of it. */
-const MAX_STEPS = 50_000_000
+/** Under a second. Fifty regexes on a thousand modules take half of it; keys that are only names take next to nothing. */
+const MAX_STEPS = 25_000_000
 
 /** The patterns took more steps than any honest adapter needs. */
 export class BudgetError extends Error {
