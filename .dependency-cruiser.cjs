@@ -20,7 +20,7 @@ module.exports = {
     {
       name: 'contracts-import-their-schema-library-only',
       severity: 'error',
-      from: { path: '^(compiler|gpu-backend)/contract\\.ts$' },
+      from: { path: '^(compiler|gpu-backend|jobs)/contract\\.ts$' },
       to: { pathNot: 'node_modules/zod/' },
     },
     only(
@@ -28,10 +28,11 @@ module.exports = {
       [
         '^compiler/contract\\.ts$',
         '^gpu-backend/contract\\.ts$',
+        '^jobs/contract\\.ts$',
         'node_modules/(hono|drizzle-orm|zod|jose|eventsource-parser)/',
         '^cloudflare:',
       ],
-      'Web standards, hono, drizzle and the two contracts; never node:*, never onnxruntime.',
+      'Web standards, hono, drizzle and the contracts; never node:*, never onnxruntime.',
     ),
     only(
       'compiler',
@@ -42,6 +43,16 @@ module.exports = {
       'runtime',
       ['node_modules/onnxruntime-', '^(fs|path|crypto|os|stream|buffer|url|worker_threads)', '^node:'],
       'What the platform gives: ONNX Runtime and files.',
+    ),
+    only(
+      'jobs',
+      [
+        '^(compiler|runtime)/',
+        'node_modules/(hono|@hono/node-server|zod|jose)/',
+        '^(fs|path|crypto|http|net|stream|worker_threads)',
+        '^node:',
+      ],
+      'The compiler behind HTTP; never the gateway, the cli or the backend.',
     ),
     {
       name: 'gpu-backend-imports',

@@ -78,6 +78,21 @@ function program(): Command {
     .action(async (options) => (await import('./combine.ts')).combineCommand(options))
 
   sidepath
+    .command('compiler')
+    .description('the compiler behind HTTP; the bearer token comes from SIDEPATH_COMPILER_TOKEN')
+    .option('--port <port>', 'port to listen on', parsePort, 8789)
+    .option(
+      '--host <address>',
+      'address to listen on; plain HTTP, so put TLS in front of any but loopback',
+      '127.0.0.1',
+    )
+    .option('--data-dir <folder>', 'where uploads, jobs and artifacts are kept', '.sidepath/compiler')
+    .option('--max-upload-gib <size>', 'largest file that may be uploaded', parseGib, 8)
+    .option('--upload-quota-gib <size>', 'room for all uploads together', parseGib, 64)
+    .option('--artifact-quota-gib <size>', 'room for all artifacts together', parseGib, 64)
+    .action(async (options) => (await import('./compiler.ts')).compilerCommand(options))
+
+  sidepath
     .command('score')
     .description('log-probability of each token of a text, and its perplexity')
     .option('--artifact <folder>', 'an artifact that compile or merge wrote')
@@ -98,6 +113,12 @@ function parsePort(text: string): number {
   const port = Number(text)
   if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65_535) throw new InvalidArgumentError('a port is 1 to 65535.')
   return port
+}
+
+function parseGib(text: string): number {
+  const gib = Number(text)
+  if (!/^\d{1,6}(\.\d{1,6})?$/.test(text) || gib <= 0) throw new InvalidArgumentError('a size in GiB, e.g. 8 or 0.5.')
+  return gib
 }
 
 function parseTokenIds(text: string): number[] {
