@@ -120,7 +120,7 @@ async function requireFree(out: string): Promise<void> {
   }
 }
 
-async function requireFolder(path: string, subject: string): Promise<void> {
+export async function requireFolder(path: string, subject: string): Promise<void> {
   const there = await stat(path).catch(() => undefined)
   if (there?.isDirectory()) return
   const found = there === undefined ? 'does not exist' : 'is a file'

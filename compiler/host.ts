@@ -7,6 +7,8 @@ export interface ByteSource {
   readonly name: string
   readonly size: number
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>
+  /** Fills `target` from `offset` on, without a copy in between; for hosts that can. */
+  readInto?(offset: number, target: Uint8Array): Promise<void>
   close(): Promise<void>
 }
 

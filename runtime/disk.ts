@@ -7,21 +7,30 @@ import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 export async function openFile(path: string, name: string = path) {
   const handle = await open(path, 'r')
   const { size } = await handle.stat()
+  const check = (offset: number, length: number): void => {
+    if (offset >= 0 && length >= 0 && offset + length <= size) return
+    throw new RangeError(`${name}: bytes ${offset}..${offset + length} are outside the file of ${size} bytes`)
+  }
+  const fill = async (offset: number, target: Uint8Array): Promise<void> => {
+    let done = 0
+    while (done < target.length) {
+      const { bytesRead } = await handle.read(target, done, target.length - done, offset + done)
+      if (bytesRead === 0) throw new RangeError(`${name}: the file shrank while it was read`)
+      done += bytesRead
+    }
+  }
   return {
     name,
     size,
     async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-      if (offset < 0 || length < 0 || offset + length > size) {
-        throw new RangeError(`${name}: bytes ${offset}..${offset + length} are outside the file of ${size} bytes`)
-      }
+      check(offset, length)
       const bytes = new Uint8Array(length)
-      let done = 0
-      while (done < length) {
-        const { bytesRead } = await handle.read(bytes, done, length - done, offset + done)
-        if (bytesRead === 0) throw new RangeError(`${name}: the file shrank while it was read`)
-        done += bytesRead
-      }
+      await fill(offset, bytes)
       return bytes
+    },
+    async readInto(offset: number, target: Uint8Array): Promise<void> {
+      check(offset, target.length)
+      await fill(offset, target)
     },
     close: () => handle.close(),
   }
@@ -61,7 +70,10 @@ export async function stageFolder(path: string) {
       const handle = await open(full, 'wx')
       return {
         async write(bytes: Uint8Array): Promise<void> {
-          await handle.writeFile(bytes)
+          for (let done = 0; done < bytes.length; ) {
+            const { bytesWritten } = await handle.write(bytes, done, bytes.length - done)
+            done += bytesWritten
+          }
         },
         async close(): Promise<void> {
           await handle.sync()

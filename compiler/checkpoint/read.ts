@@ -8,8 +8,8 @@ import { type FloatTensorSource, isFloatTensor } from '../safetensors/stream.ts'
 import { type LlamaConfig, readConfig } from './config.ts'
 import { HEAD, isBuffer, requiredTensors } from './names.ts'
 
-const SINGLE_FILE = 'model.safetensors'
-const INDEX_FILE = 'model.safetensors.index.json'
+export const SINGLE_FILE = 'model.safetensors'
+export const INDEX_FILE = 'model.safetensors.index.json'
 /** The largest public checkpoints have under 200 shards. */
 const MAX_SHARDS = 1024
 
@@ -69,7 +69,8 @@ async function readTensors(folder: Folder, sources: ByteSource[]): Promise<Map<s
   return tensors
 }
 
-async function readIndex(folder: Folder): Promise<Map<string, string>> {
+/** Tensor name → the file that holds it. */
+export async function readIndex(folder: Folder): Promise<Map<string, string>> {
   const json = await readJson(folder, INDEX_FILE)
   if (json === undefined) {
     throw inputError(

@@ -1,0 +1,36 @@
+// The common case, as fast as the file can be copied: low-rank deltas only, added by the kernel in the stored type.
+import { ELEMENT_BYTES } from '../safetensors/decode.ts'
+import { OVERFLOW_BITS } from './kernel-code.ts'
+import { notFinite } from './not-finite.ts'
+import type { TensorPlan } from './plan.ts'
+import { readInto } from './read-into.ts'
+import { fitsKernel, rowBlocks, type Slot, type Workspace } from './workspace.ts'
+import type { Block } from './write-in-order.ts'
+
+export function isPlain(plan: TensorPlan): boolean {
+  return (
+    plan.replacement === undefined &&
+    plan.replacedRows === undefined &&
+    plan.added.length === 0 &&
+    plan.lowRank.every(({ change }) => change.magnitude === undefined) &&
+    fitsKernel(plan, plan.tensor.dtype)
+  )
+}
+
+export async function* mergeBlocks(plan: TensorPlan, workspace: Workspace): AsyncGenerator<Block<Slot>> {
+  const { tensor, columns } = plan
+  const rowBytes = columns * ELEMENT_BYTES[tensor.dtype]
+  const merge = await workspace.load(plan, tensor.dtype)
+  for (const block of rowBlocks(plan, tensor.dtype)) {
+    const length = block.count * rowBytes
+    yield {
+      async fill(slot) {
+        const stored = workspace.bytes(slot.source, length)
+        const read = readInto(tensor.source, tensor.offset + block.start * rowBytes, stored)
+        const largest = await merge(slot, block, read)
+        if (largest >>> 0 >= OVERFLOW_BITS[tensor.dtype]) throw notFinite(plan, stored)
+        return workspace.bytes(slot.target, length)
+      },
+    }
+  }
+}

@@ -1,0 +1,163 @@
+// The one memory of a merge, laid out once: a few slots for blocks in flight, and room for the factors of two tensors.
+import { assert, inputError } from '../errors.ts'
+import { ELEMENT_BYTES } from '../safetensors/decode.ts'
+import type { FloatDtype } from '../safetensors/dtypes.ts'
+import { assembleModule } from './assembler.ts'
+import { leftBytes, packLeft, packRight, rightBytes } from './factors.ts'
+import { mergeFunction, RIGHT_BYTES, STEP_COLUMNS, STEP_ROWS } from './kernel-code.ts'
+import { type Lanes, type OpenLanes, PAGE_BYTES } from './matrix.ts'
+import type { TensorPlan } from './plan.ts'
+
+/** What a block is made of: large against the cost of a read and a message, small against the caches. */
+export const BLOCK_BYTES = 1024 * 1024
+/** Of a lane, one block is computed while one is read and one is written. */
+const SLOTS_PER_LANE = 2
+const SLOTS_OF_IO = 2
+/** Part of `right` that stays in the first-level cache while the rows go by. */
+const TILE_BYTES = 16 * 1024
+/** Addresses of the kernel are 32-bit, and the last page stays free so that no sum of two wraps. */
+const MAX_PAGES = 65_535
+
+/** A block's place in the memory; `source` and `target` hold as many bytes each. */
+export interface Slot {
+  readonly source: number
+  readonly target: number
+  readonly left: number
+}
+
+/** Rows of one tensor that the kernel takes at once. */
+export interface RowBlock {
+  readonly start: number
+  readonly count: number
+}
+
+/** The kernel can take it: at least one whole step each way. */
+export function fitsKernel({ rows, columns }: TensorPlan, dtype: FloatDtype): boolean {
+  return rows >= STEP_ROWS && columns >= STEP_COLUMNS[dtype]
+}
+
+/** The rows of a tensor in blocks that the kernel takes: of at least `STEP_ROWS` rows each. */
+export function rowBlocks(plan: TensorPlan, dtype: FloatDtype): RowBlock[] {
+  const step = blockRows(plan, dtype)
+  const count = Math.max(1, Math.floor(plan.rows / step) + (plan.rows % step < STEP_ROWS ? 0 : 1))
+  return Array.from({ length: count }, (_, index) => {
+    const start = index * step
+    return { start, count: (index === count - 1 ? plan.rows : start + step) - start }
+  })
+}
+
+function blockRows(plan: TensorPlan, dtype: FloatDtype): number {
+  const bySource = BLOCK_BYTES / (plan.columns * ELEMENT_BYTES[dtype])
+  const byLeft = (BLOCK_BYTES * STEP_ROWS) / leftBytes(plan, STEP_ROWS, dtype)
+  const steps = Math.min(bySource, byLeft, plan.rows + STEP_ROWS) / STEP_ROWS
+  return Math.max(1, Math.floor(steps)) * STEP_ROWS
+}
+
+export type AddBlock = (slot: Slot, block: RowBlock, ready: Promise<void>) => Promise<number>
+
+export class Workspace {
+  readonly slots: readonly Slot[]
+  /** Bytes of a slot's `source`, and of its `target`. */
+  readonly slotBytes: number
+  readonly #lanes: Lanes
+  readonly #rights: readonly { readonly at: number; done: Promise<unknown> }[]
+  #turn = 0
+
+  private constructor(lanes: Lanes, sizes: Sizes, slots: number) {
+    this.#lanes = lanes
+    this.slotBytes = sizes.block
+    const each = 2 * sizes.block + sizes.left
+    this.slots = Array.from({ length: slots }, (_, index) => {
+      const source = index * each
+      return { source, target: source + sizes.block, left: source + 2 * sizes.block }
+    })
+    this.#rights = [0, 1].map((index) => ({ at: slots * each + index * sizes.right, done: Promise.resolve() }))
+  }
+
+  /** `plans`: each with the type that its sums are taken for. `lanes`: at most so many are used. */
+  static async open(
+    plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[],
+    openLanes: OpenLanes,
+  ): Promise<Workspace> {
+    const sizes = sizesOf(plans)
+    // The host says how many lanes it has only when it opens them, so the memory is for the most that it could use.
+    const slots = SLOTS_PER_LANE * openLanes.lanes + SLOTS_OF_IO
+    const pages = Math.ceil((slots * (2 * sizes.block + sizes.left) + 2 * sizes.right) / PAGE_BYTES)
+    if (pages > MAX_PAGES) {
+      throw inputError(
+        'adapter-rank',
+        `the ranks of the adapters add up to too much: the factors of one tensor take ${sizes.right} bytes; merge fewer at once`,
+      )
+    }
+    const functions = (['F32', 'F16', 'BF16'] as const).map(mergeFunction)
+    const assemble = (shared: boolean) =>
+      assembleModule(functions, { shared, initialPages: pages, maximumPages: pages })
+    return new Workspace(await openLanes.open(assemble, pages), sizes, slots)
+  }
+
+  bytes(at: number, length: number): Uint8Array {
+    return new Uint8Array(this.#lanes.buffer, at, length)
+  }
+
+  floats(at: number, length: number): Float32Array {
+    return new Float32Array(this.#lanes.buffer, at, length)
+  }
+
+  /**
+   * Loads a tensor's factors. The result adds them to the block in a slot's `source`, once `ready`, and leaves the sums
+   * in its `target`; it resolves to the largest absolute value before rounding, as bits.
+   */
+  async load(plan: TensorPlan, dtype: FloatDtype): Promise<AddBlock> {
+    this.#turn += 1
+    const right = this.#rights[this.#turn % 2]
+    assert(right !== undefined, 'there are two places for factors')
+    await right.done
+    const { columns, rank } = plan
+    packRight(plan, dtype, this.#sums(dtype, right.at, rightBytes(plan, dtype)))
+    const tile = Math.max(1, Math.floor(TILE_BYTES / (rank * RIGHT_BYTES)))
+    const add = async (slot: Slot, { start, count }: RowBlock, ready: Promise<void>): Promise<number> => {
+      await ready
+      packLeft(plan, start, count, this.#sums(dtype, slot.left, leftBytes(plan, count, dtype)))
+      return this.#lanes.run(dtype, [slot.source, slot.target, slot.left, right.at, count, columns, rank, tile])
+    }
+    return (slot, block, ready) => {
+      const result = add(slot, block, ready)
+      // From here on, not only once it runs: the block may still be read when the next tensor but one wants the place.
+      const before = right.done
+      right.done = result.then(
+        () => before,
+        () => before,
+      )
+      return result
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#lanes.close()
+  }
+
+  #sums(dtype: FloatDtype, at: number, length: number): Float32Array | Float64Array {
+    const { buffer } = this.#lanes
+    return dtype === 'F32' ? new Float64Array(buffer, at, length / 8) : new Float32Array(buffer, at, length / 4)
+  }
+}
+
+interface Sizes {
+  readonly block: number
+  readonly left: number
+  readonly right: number
+}
+
+/** Multiples of a cache line, so that no two lanes write to one. */
+function sizesOf(plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[]): Sizes {
+  const sizes = { block: BLOCK_BYTES, left: 0, right: 0 }
+  for (const { plan, dtype } of plans) {
+    // The last block of a tensor may have up to a step more.
+    const rows = Math.min(plan.rows, blockRows(plan, dtype) + STEP_ROWS - 1)
+    sizes.block = Math.max(sizes.block, rows * plan.columns * ELEMENT_BYTES[dtype])
+    sizes.left = Math.max(sizes.left, leftBytes(plan, rows, dtype))
+    sizes.right = Math.max(sizes.right, rightBytes(plan, dtype))
+  }
+  const lines = (bytes: number) => Math.ceil(bytes / 64) * 64
+  return { block: lines(sizes.block), left: lines(sizes.left), right: lines(sizes.right) }
+}
