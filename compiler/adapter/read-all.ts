@@ -5,7 +5,6 @@ import { Problems, quote } from '../errors.ts'
 import { type Adapter, readAdapterFolder } from './read.ts'
 import type { AdapterInput } from './read-changes.ts'
 
-export { checkName } from './check-name.ts'
 export type { AdapterInput } from './read-changes.ts'
 export type WeightedAdapter = Adapter
 

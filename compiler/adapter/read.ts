@@ -42,17 +42,16 @@ export async function readAdapterFolder(
   )
   const { changes, loraAlpha, useRslora } = await readChanges(input, base, { isPartial: true })
   const problems = new Problems()
-  const byTensor = new Map(changes.map((change) => [change.tensor, change]))
+  const byTensor = Map.groupBy(changes, (change) => change.tensor)
   const modules = linears.flatMap((linear) => {
-    const change = byTensor.get(`${linear.module}.weight`)
-    const what = change && refusal(change)
-    if (what !== undefined) {
+    const ofLinear = byTensor.get(`${linear.module}.weight`) ?? []
+    for (const what of ofLinear.flatMap((change) => refusal(change) ?? [])) {
       problems.add(
         'adapter-option',
         `adapter "${name}": ${linear.module} ${what}, which an ONNX target cannot take; merge it into the checkpoint first`,
       )
     }
-    return change?.kind === 'low-rank' ? [toModule(linear, change)] : []
+    return ofLinear.flatMap((change) => (change.kind === 'low-rank' ? toModule(linear, change) : []))
   })
   problems.throwIfAny()
   return { name, weight, loraAlpha, useRslora, modules }
@@ -60,7 +59,7 @@ export async function readAdapterFolder(
 
 /** What is more than a plain low-rank change; `undefined` where nothing is. */
 function refusal(change: Change): string | undefined {
-  if (change.kind !== 'low-rank') return 'is replaced (modules_to_save)'
+  if (change.kind !== 'low-rank') return 'is replaced (saved whole)'
   if (change.magnitude !== undefined) return 'is DoRA (use_dora)'
   return change.transposed ? 'is stored the other way round (fan_in_fan_out)' : undefined
 }

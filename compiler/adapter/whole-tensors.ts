@@ -42,6 +42,7 @@ export async function readWholeTensors(
     )
   }
   checkComplete(whole, config, reading)
+  if (config.bias === 'lora_only') checkBiases(whole, modules, reading)
   return changes
 }
 
@@ -123,6 +124,18 @@ function checkComplete(whole: AdapterTensors['whole'], { modulesToSave }: Adapte
     reading.problems.add(
       'adapter-target',
       `${reading.about}: modules_to_save covers ${quote(spelled)} but the tensor is not there; the file is incomplete, re-export it`,
+    )
+  }
+}
+
+/** bias="lora_only": a linear with LoRA has its bias in the file, if it has one. With "all", other heads have theirs too. */
+function checkBiases(whole: AdapterTensors['whole'], modules: AdapterTensors['modules'], reading: Reading): void {
+  for (const [module, { A }] of modules) {
+    const name = `${module}.bias`
+    if (A === undefined || whole.has(name) || !reading.base.has(reading.location.toBase(name))) continue
+    reading.problems.add(
+      'adapter-pair',
+      `${reading.about}: ${module} has no bias but the config says bias is "lora_only"; the file is incomplete, re-export it`,
     )
   }
 }

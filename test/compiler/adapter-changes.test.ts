@@ -158,6 +158,7 @@ describe('the config promises what the file must hold', () => {
       'adapter-target',
       ['a.q has tensors but target_modules does not name it'],
     ],
+    ['bias="lora_only" without it', LINEAR, { bias: 'lora_only' }, 'adapter-pair', ['a.q has no bias', 'lora_only']],
     ['tokens without rows', LINEAR, { trainable_token_indices: [1] }, 'adapter-pair', ['no trainable_tokens_delta']],
     [
       'rows without tokens',

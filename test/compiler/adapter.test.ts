@@ -406,6 +406,23 @@ describe('tensors and config must tell one story', () => {
     await expectRefusal(() => read(files), code, words)
   })
 
+  it('refuses what an ONNX target cannot take of a linear, and says what to do', async () => {
+    const dora = withTensors(withConfig(a, { use_dora: true }), (tensors) => {
+      for (const key of [...tensors.keys()].filter((key) => key.includes('lora_B'))) {
+        const [out = 0] = tensors.get(key)!.shape
+        const data = float32(new Array(out).fill(1))
+        tensors.set(key.replace('lora_B.weight', 'lora_magnitude_vector'), { dtype: 'F32', shape: [out], data })
+      }
+    })
+    const { problems } = await refusal(() => read(dora))
+    expect(problems).toHaveLength(linears.length)
+    expect(problems[0]?.message).toContain('q_proj is DoRA (use_dora), which an ONNX target cannot take; merge it')
+    const saved = withTensors(a, (tensors) => {
+      tensors.set(`${Q0}.base_layer.weight`, { dtype: 'F32', shape: [48, 48], data: new Uint8Array(48 * 48 * 4) })
+    })
+    await expectRefusal(() => read(saved), 'adapter-option', 'q_proj is replaced (saved whole)', 'merge it')
+  })
+
   it('refuses an adapter for a base of another width', async () => {
     const files = withTensors(b, (tensors) => {
       for (const key of [...tensors.keys()]) {
