@@ -1,0 +1,56 @@
+// How far two correct evaluations of one model may be apart: it follows from the storage type and the sizes.
+//
+//   error ≤ C · M · (1 + ρ) · (u·√N + v·√L)
+//
+// u: unit roundoff of the arithmetic, 2⁻²⁴ in fp32. A sum of n terms in another order differs by u·n at worst and, as the
+// roundings are independent, by about u·√n; N adds up the lengths of all sums on the longest path from token to logit.
+// v: unit roundoff of the stored weights, which merging rounds once more; L linears follow one another.
+// M: the largest |logit|, the scale of what is compared.
+// ρ: the largest ‖ΔW‖ / ‖W‖ of a linear. Intermediate values, and attention scores before their softmax, grow with it
+// where the logits, behind a norm, do not.
+// C: what the nonlinear parts may amplify. Docs/artifact-format.md has what was measured.
+import type { Architecture, Manifest } from '../contract.ts'
+
+const COMPUTE_ROUNDOFF = 2 ** -24
+const STORAGE_ROUNDOFF: Readonly<Record<Manifest['dtype'], number>> = { float32: 2 ** -24 }
+const AMPLIFICATION = 32
+/** Of the linears of a layer, those on one path: v, o, gate or up, down. */
+const LINEARS_IN_SEQUENCE = 4
+
+export interface Bounds {
+  readonly maxError: number
+  /**
+   * Logits that are nowhere further apart than ε give log-ratios within 2ε, so by Hoeffding's lemma KL ≤ (2ε)² / 8 = ε² / 2.
+   */
+  readonly maxKl: number
+}
+
+export interface Scale {
+  /** Of the longest probe. */
+  readonly tokens: number
+  /** Of the widest low-rank path. */
+  readonly rank: number
+  /** M */
+  readonly magnitude: number
+  /** ρ */
+  readonly change: number
+}
+
+export function boundsOf(
+  { base, dtype }: Pick<Manifest, 'base' | 'dtype'>,
+  { tokens, rank, magnitude, change }: Scale,
+): Bounds {
+  const { architecture } = base
+  const sums = COMPUTE_ROUNDOFF * Math.sqrt(longestPath(architecture, tokens, rank))
+  const stored = STORAGE_ROUNDOFF[dtype] * Math.sqrt(architecture.layers * LINEARS_IN_SEQUENCE)
+  const maxError = AMPLIFICATION * magnitude * (1 + change) * (sums + stored)
+  return { maxError, maxKl: maxError ** 2 / 2 }
+}
+
+/** Terms of all sums in a row: norms, projections with their low-rank path, scores, context, MLP, head. */
+function longestPath(architecture: Architecture, tokens: number, rank: number): number {
+  const { hiddenSize, intermediateSize, layers, heads, headDim } = architecture
+  const linears = hiddenSize + heads * headDim + hiddenSize + intermediateSize + LINEARS_IN_SEQUENCE * rank
+  const layer = 2 * hiddenSize + linears + headDim + tokens
+  return layers * layer + 2 * hiddenSize
+}
