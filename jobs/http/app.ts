@@ -7,7 +7,7 @@ import { faultFields, JobsError, type Log } from '../errors.ts'
 import { jobOf, summaryOf } from '../job-list.ts'
 import { MAX_STREAMS } from '../limits.ts'
 import { answerError, toJobsError } from './answer-error.ts'
-import type { Env } from './env.ts'
+import { bodyOf, type Env } from './env.ts'
 import { streamEvents } from './events.ts'
 import { guard } from './guard.ts'
 import { announcedBytes, readBody, readDigest, readPage } from './read-input.ts'
@@ -77,8 +77,7 @@ function addBlobs(app: Hono<Env>, board: Board): void {
     if (raw.headers.has('content-encoding')) {
       throw new JobsError('unsupported_media_type', 'send the bytes as they are, without a content encoding')
     }
-    const body: AsyncIterable<Uint8Array> = raw.body ?? new ReadableStream({ start: (empty) => empty.close() })
-    const fresh = await board.blobs.put({ sha256, announcedBytes: announcedBytes(raw), bytes: body })
+    const fresh = await board.blobs.put({ sha256, announcedBytes: announcedBytes(raw), bytes: bodyOf(context) })
     return context.json({ sha256, bytes: board.blobs.sizeOf(sha256) }, fresh ? 201 : 200)
   })
   app.delete('/v1/blobs/:sha256', async (context) => {
@@ -90,7 +89,7 @@ function addBlobs(app: Hono<Env>, board: Board): void {
 
 function addJobs(app: Hono<Env>, board: Board): void {
   app.post(paths.jobs, async (context) => {
-    const { entry, fresh } = await board.submit(await readBody(context.req.raw, Recipe))
+    const { entry, fresh } = await board.submit(await readBody(context, Recipe))
     return context.json(jobOf(entry), fresh ? 202 : 200)
   })
   app.get(paths.jobs, (context) => {

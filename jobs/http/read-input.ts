@@ -7,17 +7,19 @@ import type { Json } from '../../compiler/strict-json.ts'
 import { Digest } from '../contract.ts'
 import { JobsError } from '../errors.ts'
 import { MAX_BODY_BYTES, MAX_LISTED } from '../limits.ts'
+import { bodyOf, type Env } from './env.ts'
 
 /** Longest name of a field that an error repeats. */
 const MAX_FIELD_CHARS = 200
 
 /** Throws `unsupported_media_type`, `request_too_large` or `request_invalid`, which names the field. */
-export async function readBody<T extends z.ZodType>(request: Request, schema: T): Promise<z.output<T>> {
-  const type = request.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase()
-  if (type !== 'application/json' || request.headers.has('content-encoding')) {
+export async function readBody<T extends z.ZodType>(context: Context<Env>, schema: T): Promise<z.output<T>> {
+  const { headers } = context.req.raw
+  const type = headers.get('content-type')?.split(';')[0]?.trim().toLowerCase()
+  if (type !== 'application/json' || headers.has('content-encoding')) {
     throw new JobsError('unsupported_media_type', 'send the body as application/json, without a content encoding')
   }
-  const bytes = await readBounded(request)
+  const bytes = await readBounded(context)
   let json: Json
   try {
     json = decodeJson(bytes, 'the body', 'json-invalid')
@@ -74,12 +76,12 @@ function refuseProto(json: Json): void {
   for (const value of Object.values(json)) refuseProto(value)
 }
 
-async function readBounded(request: Request): Promise<Uint8Array> {
+async function readBounded(context: Context<Env>): Promise<Uint8Array> {
   const tooLarge = () => new JobsError('request_too_large', `the body has more than ${MAX_BODY_BYTES} bytes`)
-  if ((announcedBytes(request) ?? 0) > MAX_BODY_BYTES) throw tooLarge()
+  if ((announcedBytes(context.req.raw) ?? 0) > MAX_BODY_BYTES) throw tooLarge()
   const chunks: Uint8Array[] = []
   let bytes = 0
-  for await (const chunk of request.body ?? []) {
+  for await (const chunk of bodyOf(context)) {
     bytes += chunk.length
     if (bytes > MAX_BODY_BYTES) throw tooLarge()
     chunks.push(chunk)
