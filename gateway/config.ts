@@ -10,6 +10,9 @@ export interface Bindings {
   readonly CAPABILITY_SECRET: string
   /** Part of every key: a key of one environment is not a key in another. */
   readonly ENVIRONMENT: string
+  /** Origin of the compiler service, and its token. Both or none: without them nothing is compiled. */
+  readonly COMPILER_URL: string
+  readonly COMPILER_TOKEN: string
 }
 
 export interface Config {
@@ -17,10 +20,13 @@ export interface Config {
   readonly peppers: Peppers
   readonly capabilitySecret: string
   readonly environment: string
+  readonly compiler: { readonly url: string; readonly token: string } | undefined
 }
 
 /** HS256 wants a key as long as its hash. */
 const MIN_CAPABILITY_SECRET_CHARS = 32
+/** As the service itself asks for. */
+const COMPILER_TOKEN = /^[\x21-\x7e]{32,512}$/
 
 /** The configuration, or the names of the bindings that are missing or too short. */
 export function readConfig(bindings: Partial<Bindings>): Config | readonly (keyof Bindings)[] {
@@ -35,6 +41,19 @@ export function readConfig(bindings: Partial<Bindings>): Config | readonly (keyo
     problems.push('CAPABILITY_SECRET')
   }
   if (typeof environment !== 'string' || !ENVIRONMENT.test(environment)) problems.push('ENVIRONMENT')
+  const compiler = readCompiler(bindings, problems)
   if (problems.length > 0 || !db || !peppers || !capabilitySecret || !environment) return problems
-  return { db, peppers, capabilitySecret, environment }
+  return { db, peppers, capabilitySecret, environment, compiler }
+}
+
+function readCompiler(
+  { COMPILER_URL: url, COMPILER_TOKEN: token }: Partial<Bindings>,
+  problems: (keyof Bindings)[],
+): Config['compiler'] {
+  if (url === undefined && token === undefined) return undefined
+  const isOrigin = typeof url === 'string' && /^https?:/.test(url) && URL.parse(url)?.origin === url
+  const isToken = typeof token === 'string' && COMPILER_TOKEN.test(token)
+  if (!isOrigin) problems.push('COMPILER_URL')
+  if (!isToken) problems.push('COMPILER_TOKEN')
+  return isOrigin && isToken ? { url, token } : undefined
 }

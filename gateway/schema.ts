@@ -117,6 +117,42 @@ export const adapters = sqliteTable(
   ],
 )
 
+/** An adapter as it was when a compile of it was asked for. */
+export interface CompileParent {
+  readonly adapter: string
+  readonly name: string
+  readonly digest: string
+  readonly weight: number
+}
+
+/** Jobs of the compiler service, by the tenant that they are for. Settled once. */
+export const compiles = sqliteTable(
+  'compiles',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    /** Id of the job: the digest of its recipe. */
+    job: text('job').notNull(),
+    /** For people; a second try of a merge may have the name of the first. */
+    name: text('name').notNull(),
+    target: text('target', { enum: ['merged'] }).notNull(),
+    baseDigest: text('base_digest')
+      .notNull()
+      .references(() => bases.digest),
+    parents: text('parents', { mode: 'json' }).$type<readonly CompileParent[]>().notNull(),
+    /** `mismatch`: what came back is not made of the parents, and nothing of it is registered. */
+    status: text('status', { enum: ['open', 'done', 'mismatch'] }).notNull(),
+    /** The result, which is a base of its own. */
+    artifact: text('artifact').references(() => bases.digest),
+    createdAt: time('created_at').notNull(),
+    settledAt: time('settled_at'),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.job] }),
+    index('compiles_base').on(t.baseDigest),
+    index('compiles_artifact').on(t.artifact),
+  ],
+)
+
 export const experiments = sqliteTable(
   'experiments',
   {

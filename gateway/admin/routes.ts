@@ -5,6 +5,7 @@ import { addAdapters } from './adapters.ts'
 import { addAudit } from './audit.ts'
 import { addBackends } from './backends.ts'
 import { addBases } from './bases.ts'
+import { addCompiles } from './compiles.ts'
 import { addExperiments } from './experiments.ts'
 import { addExplain } from './explain.ts'
 import { addGrants } from './grants.ts'
@@ -24,6 +25,7 @@ export function createAdmin(): Hono<GatewayEnv> {
   addBases(admin)
   addBackends(admin)
   addAdapters(admin)
+  addCompiles(admin)
   addModels(admin)
   addGrants(admin)
   addExperiments(admin)
