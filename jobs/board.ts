@@ -1,16 +1,18 @@
 // Jobs from being asked for to their end: one runs at a time, and every change of state is on disk before it is told.
 import { join } from 'node:path'
+import { isWorthAnother, requireBlobs, requireRoom } from './admit.ts'
 import { Artifacts } from './artifacts.ts'
 import { Blobs } from './blobs.ts'
 import type { Recipe } from './contract.ts'
 import { faultFields, JobsError, type Log } from './errors.ts'
 import { failureOf } from './failure.ts'
 import { type Entry, isFinal, JobList } from './job-list.ts'
-import { type Limits, MAX_ATTEMPTS, MAX_NAMED } from './limits.ts'
-import { canonicalRecipe, filesOf } from './recipe.ts'
+import { type Limits, MAX_ATTEMPTS } from './limits.ts'
+import { canonicalRecipe } from './recipe.ts'
 import { type Outcome, type Run, startRun } from './run.ts'
 import { JobFiles } from './stored-job.ts'
 import { createTurns } from './turns.ts'
+import { watch } from './watch.ts'
 
 export interface BoardOptions {
   readonly folder: string
@@ -34,7 +36,7 @@ export class Board {
   /** Set and read in turn only, so that no job is queued just as the loop gives up. */
   #looping = false
   #lastQueuedAt = 0
-  #closed = false
+  readonly #ending = new AbortController()
 
   private constructor(options: BoardOptions, blobs: Blobs, artifacts: Artifacts, jobs: JobList) {
     this.#options = options
@@ -58,7 +60,7 @@ export class Board {
   }
 
   get closed(): boolean {
-    return this.#closed
+    return this.#ending.signal.aborted
   }
 
   /** The same recipe is the same job; `fresh` where this call queued it. Throws `JobsError`. */
@@ -67,8 +69,8 @@ export class Board {
     return this.#inTurn(async () => {
       const before = this.jobs.find(id)
       if (before !== undefined && !isWorthAnother(before)) return { entry: before, fresh: false }
-      this.#requireBlobs(recipe)
-      this.#requireRoom(before === undefined)
+      requireBlobs(this.blobs, recipe)
+      requireRoom(this.jobs, before === undefined, this.#options.limits)
       const queuedAt = this.#nextQueuedAt()
       const entry = before ?? (await this.jobs.add({ schema: 'sidepath.job/1', id, recipe, queuedAt, ...FRESH }))
       if (before !== undefined) await this.jobs.change(before, { ...FRESH, queuedAt })
@@ -102,27 +104,21 @@ export class Board {
     })
   }
 
-  /** The job as it is now, then after each change until it is final; undefined where nothing happened for a while. */
-  async *watch(entry: Entry, signal: AbortSignal): AsyncGenerator<Entry | undefined, void, undefined> {
-    for (let seen = -1; !signal.aborted && !this.#closed; ) {
-      const isNew = entry.revision !== seen
-      seen = entry.revision
-      yield isNew ? entry : undefined
-      if (isFinal(entry)) return
-      if (entry.revision === seen) await change(entry, signal, this.#options.limits.keepAliveMs)
-    }
+  /** See watch.ts. Ends without a final state when the board closes. */
+  watch(entry: Entry, signal: AbortSignal): AsyncGenerator<Entry | undefined, void, undefined> {
+    return watch(entry, AbortSignal.any([signal, this.#ending.signal]), this.#options.limits.keepAliveMs)
   }
 
   /** Stops the run; its job goes back to the queue for the next start. */
   async close(): Promise<void> {
-    this.#closed = true
-    this.jobs.announceAll()
+    this.#ending.abort()
     await this.#inTurn(async () => {
       if (this.#running === undefined) return
       const { entry, run } = this.#running
       await run.stop()
       // An orderly end is no crash, so it does not count as an attempt.
-      if (!isFinal(entry)) await this.jobs.change(entry, { state: 'queued', attempts: entry.stored.attempts - 1 })
+      if (entry.stored.state !== 'running') return
+      await this.jobs.change(entry, { state: 'queued', attempts: entry.stored.attempts - 1 })
     })
     await this.#loop
   }
@@ -165,7 +161,7 @@ export class Board {
   async #begin(): Promise<boolean> {
     // Nothing runs now: a job that says so could not be settled, and runs again.
     const [entry] = [...this.jobs.inState('running'), ...this.jobs.inState('queued')]
-    if (entry === undefined || this.#closed) {
+    if (entry === undefined || this.closed) {
       this.#looping = false
       return false
     }
@@ -209,39 +205,4 @@ export class Board {
     this.#lastQueuedAt = Math.max(this.#options.now(), this.#lastQueuedAt + 1)
     return this.#lastQueuedAt
   }
-
-  #requireRoom(isNew: boolean): void {
-    const { maxQueued, maxJobs } = this.#options.limits
-    if (this.jobs.inState('queued').length >= maxQueued) {
-      throw new JobsError('queue_full', `${maxQueued} jobs are waiting; ask again later`)
-    }
-    if (isNew && this.jobs.size >= maxJobs) {
-      throw new JobsError('quota_exceeded', `${maxJobs} jobs are on record; delete finished ones`)
-    }
-  }
-
-  #requireBlobs(recipe: Recipe): void {
-    const missing = filesOf(recipe).filter(({ digest }) => this.blobs.sizeOf(digest) === undefined)
-    if (missing.length === 0) return
-    const names = missing.slice(0, MAX_NAMED).map(({ name, digest }) => `${name} (${digest})`)
-    const more = missing.length > MAX_NAMED ? ` and ${missing.length - MAX_NAMED} more` : ''
-    throw new JobsError('blob_missing', `upload these first: ${names.join(', ')}${more}`)
-  }
-}
-
-/** Input that was refused stays refused; whatever else ended a job without an artifact may not happen again. */
-function isWorthAnother({ stored: { state, failure } }: Entry): boolean {
-  return state === 'cancelled' || (state === 'failed' && failure?.code !== 'input_invalid')
-}
-
-async function change(entry: Entry, signal: AbortSignal, limitMs: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  const wake = () => resolve()
-  const timer = setTimeout(wake, limitMs)
-  entry.waiting.add(wake)
-  signal.addEventListener('abort', wake)
-  await promise
-  clearTimeout(timer)
-  entry.waiting.delete(wake)
-  signal.removeEventListener('abort', wake)
 }

@@ -81,11 +81,6 @@ export class JobList {
     entry.progress = progress
     announce(entry)
   }
-
-  /** Wakes everybody who waits. */
-  announceAll(): void {
-    for (const entry of this.#entries.values()) announce(entry)
-  }
 }
 
 export function summaryOf({ stored, progress }: Entry): JobSummary {

@@ -1,7 +1,11 @@
 // Jobs over HTTP: from uploads to an artifact that is the one which `compile` gives, once per recipe.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compile } from '../../compiler/compile.ts'
-import { AdapterName as CompilerAdapterName, Digest as CompilerDigest } from '../../compiler/contract.ts'
+import {
+  AdapterName as CompilerAdapterName,
+  Digest as CompilerDigest,
+  ManifestSchema,
+} from '../../compiler/contract.ts'
 import { AdapterName, Digest, Job, JobSummary, paths } from '../../jobs/contract.ts'
 import { nodeHost } from '../../runtime/disk.ts'
 import { memoryFolder, memoryOut } from '../compiler/folders.ts'
@@ -38,6 +42,15 @@ describe('a whole run', () => {
       expect([path, file.status, file.headers.get('content-length')]).toEqual([path, 200, `${bytes.length}`])
       expect([path, sha256(new Uint8Array(await file.arrayBuffer()))]).toEqual([path, sha256(bytes)])
     }
+  })
+
+  test('a merge names its parents by the digests that they have when they are routed', async () => {
+    const digests = async (target: 'routed' | 'merged') => {
+      const { artifact } = await at.end((await (await at.submit(await tinyRecipe(at, target))).json()).id)
+      const manifest = await (await at.call('GET', paths.artifact(artifact!, 'manifest.json'))).text()
+      return ManifestSchema.parse(JSON.parse(manifest)).adapters.map(({ name, digest }) => [name, digest])
+    }
+    expect(await digests('merged')).toEqual(await digests('routed'))
   })
 
   test('events tell the states in order, progress that only grows, and end', async () => {
