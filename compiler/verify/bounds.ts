@@ -8,7 +8,7 @@
 // M: the largest |logit|, the scale of what is compared.
 // ρ: the largest ‖ΔW‖ / ‖W‖ of a linear. Intermediate values, and attention scores before their softmax, grow with it
 // where the logits, behind a norm, do not.
-// C: what the nonlinear parts may amplify. Docs/artifact-format.md has what was measured.
+// C: what the nonlinear parts may amplify; docs/artifact-format.md says how much room it leaves.
 import type { Architecture, Manifest } from '../contract.ts'
 
 const COMPUTE_ROUNDOFF = 2 ** -24
