@@ -9,7 +9,7 @@ import type { CombineInput } from '../compiler/combine/input.ts'
 import type { CombineMethod, CombineOptions } from '../compiler/combine/options.ts'
 import { type PeftIdentity, writePeft } from '../compiler/combine/write-peft.ts'
 import { openFolder, stageFolder } from '../runtime/disk.ts'
-import { type AdapterSpec, parseAdapterSpec } from './compile.ts'
+import { type AdapterSpec, parseAdapterSpec } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { table } from './table.ts'
 

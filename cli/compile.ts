@@ -1,10 +1,11 @@
 // `sidepath compile` and `sidepath merge`: folders in, an artifact out, all or nothing.
 import { readdir, stat } from 'node:fs/promises'
-import { basename, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { compile } from '../compiler/compile.ts'
-import { AdapterName, MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
+import { MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
 import { readArtifact } from '../compiler/read-artifact.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
+import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { startProgress } from './progress.ts'
 import { table } from './table.ts'
@@ -14,12 +15,6 @@ export interface CompileOptions {
   readonly adapter?: readonly string[]
   readonly out: string
   readonly json?: boolean
-}
-
-export interface AdapterSpec {
-  readonly name: string
-  readonly path: string
-  readonly weight: number
 }
 
 export async function compileCommand(target: 'routed' | 'merged', options: CompileOptions): Promise<void> {
@@ -89,26 +84,6 @@ export async function compileToFolder(
   }
 }
 
-/** `name=folder`, `name*weight=folder`, or a folder, whose last part is then the name. */
-export function parseAdapterSpec(spec: string): AdapterSpec {
-  const match = /^([^=*/]+)(?:\*([^=]+))?=(.+)$/s.exec(spec)
-  const name = match?.[1] ?? basename(resolve(spec))
-  const path = match?.[3] ?? spec
-  const weight = match?.[2] === undefined ? 1 : Number(match[2])
-  if (!Number.isFinite(weight)) {
-    throw new UserError(
-      `--adapter "${spec}": the weight "${match?.[2]}" is not a number; write e.g. ${name}*0.5=${path}.`,
-    )
-  }
-  if (!AdapterName.safeParse(name).success) {
-    throw new UserError(
-      `--adapter "${spec}": the name "${name}" may have a–z, 0–9, ".", "_" and "-", at most 64, and begins with a ` +
-        'letter or digit; write name=folder.',
-    )
-  }
-  return { name, path, weight }
-}
-
 /** An output that is a file, or a folder with anything but an artifact in it, is not ours to touch. */
 async function requireFree(out: string): Promise<void> {
   const there = await stat(out).catch(() => undefined)
@@ -118,13 +93,6 @@ async function requireFree(out: string): Promise<void> {
   if (entries.length > 0 && !entries.includes(MANIFEST_FILE)) {
     throw new UserError(`--out "${out}" is not empty and is not an artifact; choose a folder that does not exist yet.`)
   }
-}
-
-export async function requireFolder(path: string, subject: string): Promise<void> {
-  const there = await stat(path).catch(() => undefined)
-  if (there?.isDirectory()) return
-  const found = there === undefined ? 'does not exist' : 'is a file'
-  throw new UserError(`${subject}: "${path}" ${found}; give the folder that holds its config and safetensors files.`)
 }
 
 async function artifactIdAt(path: string): Promise<string | undefined> {

@@ -59,8 +59,10 @@ export function wasmLanes(lanes: number = availableParallelism()) {
 
 function startLane(workerData: object) {
   // Its own memory is small: what it works on is shared.
-  const worker = new Worker(fileURLToPath(new URL('./wasm-lane.ts', import.meta.url)), {
+  const worker = new Worker(fileURLToPath(new URL('./wasm-lane.js', import.meta.url)), {
     workerData,
+    // What the process was started with, a script on its command line for one, is not for the thread.
+    execArgv: [],
     resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 },
   })
   worker.unref()

@@ -75,7 +75,7 @@ function residual(coefficients: readonly Float64Array[], known: number, x: Float
 }
 
 /** D·x for each x. */
-function multiply(D: Float32Array, rows: number, columns: number, xs: readonly Float64Array[]): Float64Array[] {
+export function multiply(D: Float32Array, rows: number, columns: number, xs: readonly Float64Array[]): Float64Array[] {
   const n = xs.length
   const X = interleave(xs, columns)
   const Y = new Float64Array(rows * n)
@@ -93,7 +93,7 @@ function multiply(D: Float32Array, rows: number, columns: number, xs: readonly F
 }
 
 /** Dᵀ·y for each y. */
-function multiplyTransposed(
+export function multiplyTransposed(
   D: Float32Array,
   rows: number,
   columns: number,
@@ -139,8 +139,8 @@ function rowMajor(columns: readonly Float64Array[], rows: number): Float64Array 
   return result
 }
 
-/** Normal numbers by Box and Muller. */
-function gaussianBlock(length: number, count: number): Float64Array[] {
+/** `count` vectors of normal numbers, the same each time, by Box and Muller. */
+export function gaussianBlock(length: number, count: number): Float64Array[] {
   return Array.from({ length: count }, (_, k) => {
     const numbers = stream(0, `block-lanczos/${k}`)(2 * length)
     return Float64Array.from({ length }, (_, i) => {

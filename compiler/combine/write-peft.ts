@@ -2,9 +2,18 @@
 import { canonicalJson, compareCodePoints } from '../canonical-json.ts'
 import type { OutFolder } from '../host.ts'
 import { encodeSafetensors, type FloatTensor } from '../safetensors/write.ts'
-import type { CombineResult } from './combine.ts'
+import type { Factors } from './combined.ts'
+import type { Recipe } from './options.ts'
+import type { Ranks } from './ranks.ts'
 
 const RECIPE_METADATA = 'sidepath.recipe'
+
+export interface PeftAdapter extends Ranks {
+  /** By path. The delta of each is B·A: the scaling is 1. */
+  readonly modules: ReadonlyMap<string, Factors>
+  /** How it was made. */
+  readonly recipe: Recipe | { readonly method: 'extract'; readonly rank: number }
+}
 
 export interface PeftIdentity {
   /** As the adapters that went in call their base; `null` where they do not say. */
@@ -19,12 +28,12 @@ export interface PeftIdentity {
  * Writes adapter_config.json and adapter_model.safetensors (fp32, keys `base_model.model.<module>.lora_A.weight`
  * [r, in] and `.lora_B.weight` [out, r]). r = lora_alpha, for every module, so that the scaling is 1.
  */
-export async function writePeft(result: CombineResult, identity: PeftIdentity, out: OutFolder): Promise<void> {
+export async function writePeft(result: PeftAdapter, identity: PeftIdentity, out: OutFolder): Promise<void> {
   await writeFile(out, 'adapter_config.json', new TextEncoder().encode(adapterConfig(result, identity)))
   await writeFile(out, 'adapter_model.safetensors', adapterModel(result, identity))
 }
 
-function adapterConfig({ modules, r, alpha, rankPattern }: CombineResult, identity: PeftIdentity): string {
+function adapterConfig({ modules, r, alpha, rankPattern }: PeftAdapter, identity: PeftIdentity): string {
   const pattern = Object.fromEntries(rankPattern)
   const config = {
     base_model_name_or_path: identity.baseModelNameOrPath,
@@ -47,7 +56,7 @@ function adapterConfig({ modules, r, alpha, rankPattern }: CombineResult, identi
   return `${JSON.stringify(config, null, 2)}\n`
 }
 
-function adapterModel({ modules, recipe }: CombineResult, { weights }: PeftIdentity): Uint8Array<ArrayBuffer> {
+function adapterModel({ modules, recipe }: PeftAdapter, { weights }: PeftIdentity): Uint8Array<ArrayBuffer> {
   const tensors = new Map<string, FloatTensor>()
   for (const [module, { A, B, r, in: columns, out: rows }] of modules) {
     tensors.set(`base_model.model.${module}.lora_A.weight`, { shape: [r, columns], data: A })

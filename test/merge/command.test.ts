@@ -7,7 +7,14 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { TINY } from '../compiler/folders.ts'
 
-const MAIN = join(import.meta.dirname, 'run-command.ts')
+const CLI = new URL('../../cli/', import.meta.url)
+/** One verb in a process of its own, as cli/main.ts runs it. */
+const RUN = `
+  import { fail } from '${new URL('fail.ts', CLI)}'
+  import { mergeCheckpointCommand, unmergeCheckpointCommand } from '${new URL('merge.ts', CLI)}'
+  const [verb, options] = process.argv.slice(1)
+  const run = verb === 'unmerge' ? unmergeCheckpointCommand : mergeCheckpointCommand
+  await run(JSON.parse(options)).catch(fail)`
 const ZEROS_BYTES = 3 * 2 ** 30
 
 let parent: string
@@ -19,7 +26,7 @@ beforeEach(async () => {
 afterEach(() => rm(parent, { recursive: true, force: true }))
 
 function start(...args: string[]): ChildProcess {
-  return spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  return spawn(process.execPath, ['--input-type=module', '-e', RUN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
 async function finish(child: ChildProcess): Promise<{ code: number | null; stdout: string; stderr: string }> {
