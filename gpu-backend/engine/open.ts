@@ -29,6 +29,7 @@ export interface OpenEngine {
 
 export interface OpenModel {
   readonly folder: Folder
+  readonly id: string
   readonly manifest: Manifest
   readonly session: Session
   readonly model: Model
@@ -41,7 +42,11 @@ type ModelConfig = Pick<EngineConfig, 'artifact' | 'slots' | 'bankRank' | 'maxRo
 /** The graph of an artifact with an empty cache and an empty bank. */
 export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const folder = openFolder(config.artifact)
-  const { manifest } = await readArtifact(folder, nodeHost)
+  const { id, manifest } = await readArtifact(folder, nodeHost)
+  if (manifest.target === 'stacked') {
+    const message = `${config.artifact} is a stacked artifact, whose adapters are inputs of every run; serve a routed or a merged one`
+    throw new BackendError('artifact_unsuitable', message)
+  }
   const { layers, kvHeads, headDim, maxPositions } = manifest.base.architecture
   const { maxRows, kvBudgetBytes: budgetBytes } = config
   const cache = new Cache({ layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes })
@@ -52,14 +57,14 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
   const bank = routed ? new Bank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
   const session = await openSession(join(config.artifact, manifest.graphs.engine), { threads: config.threads })
-  return { folder, manifest, session, model: createModel({ manifest, session, cache, bank }), bank }
+  return { folder, id, manifest, session, model: createModel({ manifest, session, cache, bank }), bank }
 }
 
 export async function openEngine(
   config: EngineConfig,
   emit: (events: readonly RowEvent[], engine: Engine) => void,
 ): Promise<OpenEngine> {
-  const { folder, manifest, session, model, bank } = await openModel(config)
+  const { folder, id, manifest, session, model, bank } = await openModel(config)
   // Once per start, so that what is served is what was compiled.
   await verifyFiles(folder, manifest, nodeHost)
   const text = await openText(folder)
@@ -82,7 +87,9 @@ export async function openEngine(
     prefillTokens: config.prefillTokens,
     emit: (events) => emit(events, engine),
   })
-  const info = { base: manifest.base.digest, maxPositions: model.maxPositions, slots }
+  // With deltas in its weights it is another base: nobody who asks for the plain one may get it.
+  const base = manifest.target === 'merged' && manifest.adapters.length > 0 ? id : manifest.base.digest
+  const info = { base, maxPositions: model.maxPositions, slots }
   return {
     engine,
     info,

@@ -42,7 +42,7 @@ export function compileDemo(target: 'routed' | 'merged' = 'routed', only?: strin
   )
 }
 
-export function compileTiny(target: 'routed' | 'merged' = 'routed'): Promise<Artifact> {
+export function compileTiny(target: Manifest['target'] = 'routed'): Promise<Artifact> {
   const adapters: [string, string][] = [
     ['a', join(TINY, 'a')],
     ['b', join(TINY, 'b')],
@@ -53,7 +53,7 @@ export function compileTiny(target: 'routed' | 'merged' = 'routed'): Promise<Art
 async function compileFixture(
   base: string,
   adapters: readonly (readonly [string, string])[],
-  target: 'routed' | 'merged',
+  target: Manifest['target'],
 ): Promise<Artifact> {
   const scratch = await mkdtemp(join(tmpdir(), 'sidepath-test-'))
   afterAll(() => rm(scratch, { recursive: true, force: true }))

@@ -1,6 +1,10 @@
 // Continuous batching on the demo: what a row produces does not depend on who shares its batch, or when they come and go.
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { GenerateRequest } from '../../gpu-backend/engine/request.ts'
+import { serve } from '../../gpu-backend/serve.ts'
 import { type Artifact, compileDemo, compileTiny, demoOracle } from './artifacts.ts'
 import { collect, type InProcess, openInProcess, start } from './in-process.ts'
 
@@ -189,6 +193,22 @@ describe('other artifacts', () => {
     expect((await collect(opened, { promptIds, adapter: demo.digest('clauses') })).failure?.code).toBe(
       'model_not_found',
     )
+  })
+
+  test('a merged one is announced as a base of its own, never as the plain one', async () => {
+    const { path, manifest } = await compileDemo('merged', 'clauses')
+    const backend = await serve({ artifact: path, secret: 's'.repeat(32), port: 0, log: () => {} })
+    await backend.close()
+    const id = createHash('sha256')
+      .update(readFileSync(join(path, 'manifest.json')))
+      .digest('hex')
+    expect(backend.ready.base).toBe(id)
+    expect(id).not.toBe(manifest.base.digest)
+  })
+
+  test('a stacked one is refused', async () => {
+    const { path } = await compileTiny('stacked')
+    await expect(openInProcess(path)).rejects.toThrow('serve a routed or a merged one')
   })
 
   test('one without a tokenizer serves ids', async () => {
