@@ -4,36 +4,53 @@ import { resolve } from 'node:path'
 import { compile } from '../compiler/compile.ts'
 import { MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
 import { readArtifact } from '../compiler/read-artifact.ts'
+import { VERIFICATION_FILE, type Verification } from '../compiler/verify/findings.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { startProgress } from './progress.ts'
 import { table } from './table.ts'
+import { runVerification, summariseVerification } from './verification.ts'
 
 export interface CompileOptions {
   readonly base: string
   readonly adapter?: readonly string[]
   readonly out: string
+  /** Of `compile`; its default is routed. */
+  readonly target?: Manifest['target']
+  readonly verify?: boolean
   readonly json?: boolean
 }
 
-export async function compileCommand(target: 'routed' | 'merged', options: CompileOptions): Promise<void> {
+export async function compileCommand(verb: Manifest['target'], options: CompileOptions): Promise<void> {
+  const target = options.target ?? verb
   const specs = (options.adapter ?? []).map(parseAdapterSpec)
   if (target === 'routed' && specs.some(({ weight }) => weight !== 1)) {
-    throw new UserError('compile takes adapters at weight 1; a weight is for `sidepath merge`.')
+    throw new UserError('a routed artifact takes adapters at weight 1; a weight is for `merge` or `--target stacked`.')
   }
   await requireFree(options.out)
   const started = performance.now()
-  const { id, manifest } = await compileToFolder(
-    { base: options.base, adapters: specs, target },
+  const { id, manifest, verification } = await compileToFolder(
+    { base: options.base, adapters: specs, target, verify: options.verify ?? true },
     options.out,
     !options.json,
   )
   const seconds = (performance.now() - started) / 1000
   const out = resolve(options.out)
+  const checked = verification === undefined ? '' : `\n${summariseVerification(verification)}`
   process.stdout.write(
-    options.json ? `${JSON.stringify({ id, out, seconds, manifest })}\n` : `${summary(id, manifest, out, seconds)}\n`,
+    options.json
+      ? `${JSON.stringify({ id, out, seconds, manifest, ...(verification && { verification }) })}\n`
+      : `${summary(id, manifest, out, seconds)}${checked}\n`,
   )
+}
+
+interface FolderInput {
+  readonly base: string
+  readonly adapters: readonly AdapterSpec[]
+  readonly target: Manifest['target']
+  /** Run what was made against its sources, and emit nothing where a bound is exceeded. */
+  readonly verify?: boolean
 }
 
 /**
@@ -41,10 +58,10 @@ export async function compileCommand(target: 'routed' | 'merged', options: Compi
  * An `out` that already holds this very artifact is left alone.
  */
 export async function compileToFolder(
-  input: { base: string; adapters: readonly AdapterSpec[]; target: 'routed' | 'merged' },
+  input: FolderInput,
   out: string | ((id: string) => string),
   showProgress: boolean,
-): Promise<{ id: string; manifest: Manifest; path: string }> {
+): Promise<{ id: string; manifest: Manifest; path: string; verification?: Verification }> {
   await requireFolder(input.base, 'base')
   for (const { name, path } of input.adapters) await requireFolder(path, `adapter "${name}"`)
   const staged = await stageFolder(typeof out === 'string' ? out : out('new'))
@@ -66,6 +83,8 @@ export async function compileToFolder(
       nodeHost,
       ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
     )
+    progress.stop()
+    const verification = input.verify ? await verifyStaged(input, staged, showProgress) : undefined
     const path = typeof out === 'string' ? out : out(result.id)
     const there = await artifactIdAt(path)
     if (there === undefined) await staged.commit(path)
@@ -75,13 +94,38 @@ export async function compileToFolder(
           'Choose another folder or delete that one.',
       )
     }
-    return { ...result, path }
+    return { ...result, path, ...(verification && { verification }) }
   } finally {
     progress.stop()
     process.off('SIGINT', interrupted)
     process.off('SIGTERM', interrupted)
     await staged.discard()
   }
+}
+
+/** Throws where a bound is exceeded; writes the figures beside the manifest, which does not cover them, where none is. */
+async function verifyStaged(
+  { base, adapters, target }: FolderInput,
+  staged: Awaited<ReturnType<typeof stageFolder>>,
+  showProgress: boolean,
+): Promise<Verification> {
+  const sources = {
+    adapters: adapters.map(({ name, path }) => ({ name, folder: openFolder(path) })),
+    // A merged artifact is compared with its base; what else there is keeps the base, which was hashed a moment ago.
+    ...(target === 'merged' && adapters.length > 0 ? { base: openFolder(base) } : {}),
+  }
+  // What a signal leaves of the temporary folders goes with the staging folder.
+  const input = { artifact: staged.path, sources, scratch: staged.path }
+  const verification = await runVerification(input, showProgress)
+  if (!verification.ok) {
+    throw new UserError(
+      `${verification.problems.join('\n')}\nnothing was written; --no-verify writes it all the same, unchecked.`,
+    )
+  }
+  const file = await staged.create(VERIFICATION_FILE)
+  await file.write(new TextEncoder().encode(`${JSON.stringify(verification, null, 2)}\n`))
+  await file.close()
+  return verification
 }
 
 /** An output that is a file, or a folder with anything but an artifact in it, is not ours to touch. */
@@ -111,7 +155,7 @@ function summary(id: string, manifest: Manifest, out: string, seconds: number): 
       const tensors = manifest.coverage.filter((line) => line.adapter === adapter.name).length
       const scalings = [...new Set(Object.values(adapter.modules).map(({ scaling }) => scaling.toPrecision(4)))]
       return [
-        adapter.name,
+        adapter.weight === 1 ? adapter.name : `${adapter.name}*${adapter.weight}`,
         String(adapter.r),
         `${scalings.slice(0, 3).join(', ')}${adapter.useRslora ? ' (rsLoRA)' : ''}`,
         `${tensors} of ${tensors}`,

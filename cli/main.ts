@@ -15,6 +15,7 @@ const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   compile: ['base', 'out'],
   merge: ['base', 'adapter', 'out'],
   combine: ['base', 'adapter', 'out'],
+  export: ['artifact', 'out'],
   score: ['artifact'],
 }
 
@@ -40,10 +41,14 @@ function program(): Command {
 
   sidepath
     .command('compile')
-    .description('base + PEFT adapters → a routed artifact: the base untouched, one slot index per row')
+    .description(
+      'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',
+    )
     .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
-    .addOption(adapterOption('name=folder, or a folder; repeat for more'))
+    .addOption(adapterOption('name=folder, or a folder; name*weight=folder where stacked; repeat for more'))
+    .addOption(new Option('--target <name>', 'one slot index per row, or all at once').choices(['routed', 'stacked']))
     .option('--out <folder>', 'where the artifact goes')
+    .option('--no-verify', 'do not run what was made against its sources')
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('routed', options))
 
@@ -53,6 +58,7 @@ function program(): Command {
     .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
     .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several'))
     .option('--out <folder>', 'where the artifact goes')
+    .option('--no-verify', 'do not run what was made against its sources')
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('merged', options))
 
@@ -91,6 +97,30 @@ function program(): Command {
     .option('--upload-quota-gib <size>', 'room for all uploads together', parseGib, 64)
     .option('--artifact-quota-gib <size>', 'room for all artifacts together', parseGib, 64)
     .action(async (options) => (await import('./compiler.ts')).compilerCommand(options))
+
+  sidepath
+    .command('verify <artifact>')
+    .description('hash every file, run each form through both graphs, compare within bounds; exit 1 where one fails')
+    .option('--base <folder>', 'the base that it was compiled from, to be compared with')
+    .addOption(adapterOption('name=folder: the PEFT folder that an adapter was compiled from; repeat for more'))
+    .option('--seed <n>', 'seed of the probes')
+    .option('--json', 'print the result as JSON')
+    .action(async (artifact, options) => (await import('./verify.ts')).verifyCommand(artifact, options))
+
+  sidepath
+    .command('inspect <path>')
+    .description('what an adapter, a checkpoint, a safetensors, ONNX or .onnx_adapter file, or an artifact holds')
+    .option('--json', 'print the result as JSON')
+    .action(async (path, options) => (await import('./inspect.ts')).inspectCommand(path, options))
+
+  sidepath
+    .command('export')
+    .description("an adapter of an artifact → an .onnx_adapter file, for ONNX Runtime's own adapter interface")
+    .option('--artifact <folder>', 'a routed or stacked artifact')
+    .option('--adapter <name>', 'an adapter of it; without, the whole of a stack')
+    .option('--out <file>', 'where the .onnx_adapter file goes')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./export.ts')).exportCommand(options))
 
   sidepath
     .command('score')

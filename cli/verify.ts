@@ -1,0 +1,65 @@
+// `sidepath verify`: is an artifact what it says, and do its forms compute the same? Exit 1 where not.
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openFolder } from '../runtime/disk.ts'
+import { parseAdapterSpec, requireFolder } from './adapter-spec.ts'
+import { UserError } from './fail.ts'
+import { describeVerification, runVerification } from './verification.ts'
+
+export interface VerifyOptions {
+  readonly base?: string
+  /** `name=folder`, or a folder. */
+  readonly adapter?: readonly string[]
+  readonly seed?: string
+  readonly json?: boolean
+}
+
+const EXIT_FAILED = 1
+/** What a shell reports of a program that Ctrl-C ended: 128 + SIGINT. */
+const EXIT_INTERRUPTED = 130
+const MAX_SEED = 2 ** 32 - 1
+
+export async function verifyCommand(artifact: string, options: VerifyOptions): Promise<void> {
+  await requireFolder(artifact, 'artifact')
+  const adapters = []
+  for (const { name, path, weight } of (options.adapter ?? []).map(parseAdapterSpec)) {
+    if (weight !== 1) throw new UserError(`--adapter "${name}": the weight is in the manifest; give name=folder.`)
+    await requireFolder(path, `adapter "${name}"`)
+    adapters.push({ name, folder: openFolder(path) })
+  }
+  if (options.base !== undefined) await requireFolder(options.base, 'base')
+  const sources = { adapters, ...(options.base === undefined ? {} : { base: openFolder(options.base) }) }
+  const seed = parseSeed(options.seed)
+  const verification = await withTemporaryFolder((scratch) =>
+    runVerification({ artifact, sources, scratch, ...(seed === undefined ? {} : { seed }) }, !options.json),
+  )
+  process.stdout.write(
+    options.json
+      ? `${JSON.stringify(verification)}\n`
+      : `${verification.target} artifact ${verification.artifact}\n${describeVerification(verification)}\n`,
+  )
+  if (!verification.ok) process.exitCode = EXIT_FAILED
+}
+
+function parseSeed(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  if (/^\d{1,10}$/.test(text) && Number(text) <= MAX_SEED) return Number(text)
+  throw new UserError(`--seed "${text}": give a whole number from 0 to ${MAX_SEED}.`)
+}
+
+/** The folder holds copies of the weights: it goes whatever ends the verb. */
+async function withTemporaryFolder<T>(use: (path: string) => Promise<T>): Promise<T> {
+  const path = await mkdtemp(join(tmpdir(), 'sidepath-verify-'))
+  const remove = () => rm(path, { recursive: true, force: true })
+  const interrupted = () => void remove().finally(() => process.exit(EXIT_INTERRUPTED))
+  process.once('SIGINT', interrupted)
+  process.once('SIGTERM', interrupted)
+  try {
+    return await use(path)
+  } finally {
+    process.off('SIGINT', interrupted)
+    process.off('SIGTERM', interrupted)
+    await remove()
+  }
+}
