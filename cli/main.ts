@@ -14,6 +14,8 @@ export async function main(argv: string[]): Promise<void> {
 const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   compile: ['base', 'out'],
   merge: ['base', 'adapter', 'out'],
+  unmerge: ['base', 'adapter', 'out'],
+  extract: ['base', 'tuned', 'rank', 'out'],
   combine: ['base', 'adapter', 'out'],
   export: ['artifact', 'out'],
   score: ['artifact'],
@@ -54,13 +56,46 @@ function program(): Command {
 
   sidepath
     .command('merge')
-    .description('base + PEFT adapters → a merged artifact: the deltas written into the weights')
+    .description('base + PEFT adapters → the deltas written into the weights: an artifact, or a checkpoint again')
     .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
     .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several'))
-    .option('--out <folder>', 'where the artifact goes')
-    .option('--no-verify', 'do not run what was made against its sources')
+    .option('--out <folder>', 'where the result goes')
+    .addOption(
+      new Option('--format <name>', 'an ONNX artifact, or a Hugging Face folder in the float type of the base')
+        .choices(['onnx', 'safetensors'])
+        .default('onnx'),
+    )
+    .option('--threads <n>', 'safetensors: threads that compute; one a core')
+    .option('--no-verify', 'onnx: do not run what was made against its sources')
     .option('--json', 'print the result as JSON')
-    .action(async (options) => (await import('./compile.ts')).compileCommand('merged', options))
+    .action(async (options) =>
+      options.format === 'safetensors'
+        ? (await import('./merge.ts')).mergeCheckpointCommand(options)
+        : (await import('./compile.ts')).compileCommand('merged', options),
+    )
+
+  sidepath
+    .command('unmerge')
+    .description(
+      'a merged checkpoint − its adapters → a checkpoint near the base; the bits of the base do not come back',
+    )
+    .option('--base <folder>', 'the merged checkpoint')
+    .addOption(adapterOption('name=folder or name*weight=folder, as they were merged; repeat for more'))
+    .option('--out <folder>', 'where the result goes')
+    .option('--threads <n>', 'threads that compute; one a core')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./merge.ts')).unmergeCheckpointCommand(options))
+
+  sidepath
+    .command('extract')
+    .description('two checkpoints → the PEFT adapter of a given rank that leads from one towards the other')
+    .option('--base <folder>', 'the checkpoint to start from')
+    .option('--tuned <folder>', 'the checkpoint to come near to')
+    .option('--rank <r>', 'rank of the adapter')
+    .option('--out <folder>', 'where the adapter goes')
+    .option('--skip-others', 'leave out what a low rank cannot hold, such as norms that differ')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./extract.ts')).extractCommand(options))
 
   sidepath
     .command('combine')
