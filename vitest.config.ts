@@ -10,6 +10,7 @@ export default defineConfig({
           name: 'node',
           include: ['test/**/*.test.ts'],
           exclude: ['test/gateway/**'],
+          setupFiles: ['./test/seed.ts'],
           testTimeout: 30_000,
           hookTimeout: 120_000,
         },

@@ -29,6 +29,6 @@ export default defineProject({
     name: 'gateway',
     root: `${root}test/gateway`,
     include: ['**/*.test.ts'],
-    setupFiles: ['./apply-migrations.ts'],
+    setupFiles: ['./apply-migrations.ts', './seed.ts'],
   },
 })
