@@ -50,7 +50,7 @@ try {
     'step',
     'node bench/step.ts',
     cases.map(({ rows, variant, ms }) => ({
-      what: `one decode step of examples/demo, onnxruntime-node ${version}, ${rows} row(s), ${variant}`,
+      what: `one decode step of examples/demo, onnxruntime-node ${version}, ${rows} ${rows === 1 ? 'row' : 'rows'}, ${variant}`,
       value: `${quantile(ms, 0.5).toFixed(1)} ms`,
       samples: ms.map((sample) => Math.round(sample * 1000) / 1000),
     })),

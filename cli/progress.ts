@@ -1,5 +1,7 @@
 // A progress bar on stderr, where stderr is a terminal; nothing elsewhere, so that logs and pipes stay clean.
-import { Presets, SingleBar } from 'cli-progress'
+
+/** Loaded only where it has something to show: it costs every other run time and memory. */
+const cliProgress = process.stderr.isTTY ? await import('cli-progress') : undefined
 
 export interface Progress {
   update(stage: string, doneBytes: number, totalBytes: number): void
@@ -9,8 +11,8 @@ export interface Progress {
 const MIB = 2 ** 20
 
 export function startProgress(enabled: boolean): Progress {
-  if (!enabled || !process.stderr.isTTY) return { update: () => {}, stop: () => {} }
-  const bar = new SingleBar(
+  if (!enabled || cliProgress === undefined) return { update: () => {}, stop: () => {} }
+  const bar = new cliProgress.SingleBar(
     {
       format: '{stage} {bar} {percentage}% | {value}/{total} MiB | {eta_formatted} left',
       stream: process.stderr,
@@ -18,7 +20,7 @@ export function startProgress(enabled: boolean): Progress {
       clearOnComplete: true,
       linewrap: false,
     },
-    Presets.shades_classic,
+    cliProgress.Presets.shades_classic,
   )
   let started = false
   return {
