@@ -1,4 +1,4 @@
-// Writes the table of measured results into README.md from bench/results/*.json; with --check, fails if it would change.
+// Writes the tables of measured results into README.md from bench/results/*.json; with --check, fails if it would change.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
@@ -15,19 +15,18 @@ const Result = z.object({
 
 const files = readdirSync(RESULTS).filter((name) => name.endsWith('.json'))
 const results = files.sort().map((name) => Result.parse(JSON.parse(readFileSync(join(RESULTS, name), 'utf8'))))
-const lines = results.flatMap(({ rows, command }) =>
-  rows.map(({ what, value }) => `| ${what} | ${value} | \`${command}\` |`),
+const tables = results.map(({ rows, command }) =>
+  [
+    `\`${command}\``,
+    '',
+    '| what | measured |',
+    '|---|---|',
+    ...rows.map(({ what, value }) => `| ${what} | ${value} |`),
+    '',
+  ].join('\n'),
 )
 const machines = [...new Set(results.map(({ machine }) => machine))].join('; ')
-const table = [
-  BEGIN,
-  '| what | measured | command |',
-  '|---|---|---|',
-  ...lines,
-  '',
-  `Machine: ${machines}.`,
-  END,
-].join('\n')
+const table = [BEGIN, `Machine: ${machines}.`, '', ...tables, END].join('\n')
 
 const before = readFileSync('README.md', 'utf8')
 const from = before.indexOf(BEGIN)
