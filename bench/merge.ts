@@ -11,6 +11,9 @@ import { quantile, type Row, record } from './record.ts'
 const SAMPLES = 5
 const PYTHON = process.env.PYTHON ?? 'python3'
 
+/** Says the peak of the process's resident memory at its end, in KiB. */
+const SAY_PEAK = "data:text/javascript,process.on('exit',()=>console.error(process.resourceUsage().maxRSS))"
+
 interface Sample {
   readonly seconds: number
   readonly rssMiB: number
@@ -107,9 +110,6 @@ function copy(from: string, to: string): number {
   flush(to)
   return seconds
 }
-
-/** Says the peak of the process's resident memory at its end, in KiB. */
-const SAY_PEAK = "data:text/javascript,process.on('exit',()=>console.error(process.resourceUsage().maxRSS))"
 
 /** KiB of peak memory. */
 function runOurs(base: string, adapter: string, out: string): number {

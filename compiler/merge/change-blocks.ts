@@ -8,7 +8,7 @@ import { addSquares, scaleColumns, scaleRows } from './dora.ts'
 import { notFinite } from './not-finite.ts'
 import type { TensorPlan } from './plan.ts'
 import { roundFloats } from './round.ts'
-import { fitsKernel, type RowBlock, rowBlocks, type Slot, type Workspace } from './workspace.ts'
+import { fitsKernel, type RowBlock, type Slot, type Workspace } from './workspace.ts'
 import type { Block } from './write-in-order.ts'
 
 /** The sums of the general case are taken for this type. */
@@ -17,7 +17,7 @@ export const SUM_DTYPE = 'F32'
 type Sum = (slot: Slot, block: RowBlock) => Promise<Float32Array<ArrayBuffer>>
 
 export async function* changeBlocks(plan: TensorPlan, workspace: Workspace): AsyncGenerator<Block<Slot>> {
-  const blocks = rowBlocks(plan, SUM_DTYPE)
+  const blocks = workspace.rowBlocks(plan, SUM_DTYPE)
   const sum = await openSum(plan, workspace)
   const dora = await readDora(plan, blocks, sum, workspace)
   for (const block of blocks) {

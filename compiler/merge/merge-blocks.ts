@@ -4,7 +4,7 @@ import { OVERFLOW_BITS } from './kernel-code.ts'
 import { notFinite } from './not-finite.ts'
 import type { TensorPlan } from './plan.ts'
 import { readInto } from './read-into.ts'
-import { fitsKernel, rowBlocks, type Slot, type Workspace } from './workspace.ts'
+import { fitsKernel, type Slot, type Workspace } from './workspace.ts'
 import type { Block } from './write-in-order.ts'
 
 export function isPlain(plan: TensorPlan): boolean {
@@ -21,7 +21,7 @@ export async function* mergeBlocks(plan: TensorPlan, workspace: Workspace): Asyn
   const { tensor, columns } = plan
   const rowBytes = columns * ELEMENT_BYTES[tensor.dtype]
   const merge = await workspace.load(plan, tensor.dtype)
-  for (const block of rowBlocks(plan, tensor.dtype)) {
+  for (const block of workspace.rowBlocks(plan, tensor.dtype)) {
     const length = block.count * rowBytes
     yield {
       async fill(slot) {

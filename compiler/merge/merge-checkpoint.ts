@@ -53,6 +53,7 @@ export async function mergeCheckpoint(
   const total = base.shards.reduce((sum, { source }) => sum + source.size, tied?.bytes ?? 0)
   const workspace = await Workspace.open(
     [...plans.values()].map((plan) => ({ plan, dtype: isPlain(plan) ? plan.tensor.dtype : SUM_DTYPE })),
+    total,
     lanes,
   )
   let done = 0

@@ -8,8 +8,14 @@ import { mergeFunction, RIGHT_BYTES, STEP_COLUMNS, STEP_ROWS } from './kernel-co
 import { type Lanes, type OpenLanes, PAGE_BYTES } from './matrix.ts'
 import type { TensorPlan } from './plan.ts'
 
-/** What a block is made of: large against the cost of a read and a message, small against the caches. */
-export const BLOCK_BYTES = 1024 * 1024
+/**
+ * Blocks are large against the cost of a read, a message and a write, and small against the caches. The smallest keep
+ * the merge of a small base small; with the largest those costs are a few hundredths of the whole.
+ */
+const MIN_BLOCK_BYTES = 512 * 1024
+export const MAX_BLOCK_BYTES = 2 * 1024 * 1024
+/** So many blocks keep all lanes busy from the first to the last. */
+const BLOCKS_OF_A_BASE = 1024
 /** Of a lane, one block is computed while one is read and one is written. */
 const SLOTS_PER_LANE = 2
 const SLOTS_OF_IO = 2
@@ -37,8 +43,8 @@ export function fitsKernel({ rows, columns }: TensorPlan, dtype: FloatDtype): bo
 }
 
 /** The rows of a tensor in blocks that the kernel takes: of at least `STEP_ROWS` rows each. */
-export function rowBlocks(plan: TensorPlan, dtype: FloatDtype): RowBlock[] {
-  const step = blockRows(plan, dtype)
+function rowBlocks(plan: TensorPlan, dtype: FloatDtype, blockBytes: number): RowBlock[] {
+  const step = blockRows(plan, dtype, blockBytes)
   const count = Math.max(1, Math.floor(plan.rows / step) + (plan.rows % step < STEP_ROWS ? 0 : 1))
   return Array.from({ length: count }, (_, index) => {
     const start = index * step
@@ -46,9 +52,9 @@ export function rowBlocks(plan: TensorPlan, dtype: FloatDtype): RowBlock[] {
   })
 }
 
-function blockRows(plan: TensorPlan, dtype: FloatDtype): number {
-  const bySource = BLOCK_BYTES / (plan.columns * ELEMENT_BYTES[dtype])
-  const byLeft = (BLOCK_BYTES * STEP_ROWS) / leftBytes(plan, STEP_ROWS, dtype)
+function blockRows(plan: TensorPlan, dtype: FloatDtype, blockBytes: number): number {
+  const bySource = blockBytes / (plan.columns * ELEMENT_BYTES[dtype])
+  const byLeft = (blockBytes * STEP_ROWS) / leftBytes(plan, STEP_ROWS, dtype)
   const steps = Math.min(bySource, byLeft, plan.rows + STEP_ROWS) / STEP_ROWS
   return Math.max(1, Math.floor(steps)) * STEP_ROWS
 }
@@ -57,15 +63,15 @@ export type AddBlock = (slot: Slot, block: RowBlock, ready: Promise<void>) => Pr
 
 export class Workspace {
   readonly slots: readonly Slot[]
-  /** Bytes of a slot's `source`, and of its `target`. */
-  readonly slotBytes: number
+  /** What a block is made of; a slot holds at least as much. */
+  readonly blockBytes: number
   readonly #lanes: Lanes
   readonly #rights: readonly { readonly at: number; done: Promise<unknown> }[]
   #turn = 0
 
-  private constructor(lanes: Lanes, sizes: Sizes, slots: number) {
+  private constructor(lanes: Lanes, sizes: Sizes, slots: number, blockBytes: number) {
     this.#lanes = lanes
-    this.slotBytes = sizes.block
+    this.blockBytes = blockBytes
     const each = 2 * sizes.block + sizes.left
     this.slots = Array.from({ length: slots }, (_, index) => {
       const source = index * each
@@ -74,13 +80,15 @@ export class Workspace {
     this.#rights = [0, 1].map((index) => ({ at: slots * each + index * sizes.right, done: Promise.resolve() }))
   }
 
-  /** `plans`: each with the type that its sums are taken for. `lanes`: at most so many are used. */
+  /** `plans`: each with the type that its sums are taken for. `totalBytes`: of the base. */
   static async open(
     plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[],
+    totalBytes: number,
     openLanes: OpenLanes,
   ): Promise<Workspace> {
-    const sizes = sizesOf(plans)
-    // The host says how many lanes it has only when it opens them, so the memory is for the most that it could use.
+    const share = Math.ceil(totalBytes / BLOCKS_OF_A_BASE / PAGE_BYTES) * PAGE_BYTES
+    const blockBytes = Math.min(MAX_BLOCK_BYTES, Math.max(MIN_BLOCK_BYTES, share))
+    const sizes = sizesOf(plans, blockBytes)
     const slots = SLOTS_PER_LANE * openLanes.lanes + SLOTS_OF_IO
     const pages = Math.ceil((slots * (2 * sizes.block + sizes.left) + 2 * sizes.right) / PAGE_BYTES)
     if (pages > MAX_PAGES) {
@@ -92,7 +100,11 @@ export class Workspace {
     const functions = (['F32', 'F16', 'BF16'] as const).map(mergeFunction)
     const assemble = (shared: boolean) =>
       assembleModule(functions, { shared, initialPages: pages, maximumPages: pages })
-    return new Workspace(await openLanes.open(assemble, pages), sizes, slots)
+    return new Workspace(await openLanes.open(assemble, pages), sizes, slots, blockBytes)
+  }
+
+  rowBlocks(plan: TensorPlan, dtype: FloatDtype): RowBlock[] {
+    return rowBlocks(plan, dtype, this.blockBytes)
   }
 
   bytes(at: number, length: number): Uint8Array {
@@ -149,11 +161,14 @@ interface Sizes {
 }
 
 /** Multiples of a cache line, so that no two lanes write to one. */
-function sizesOf(plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[]): Sizes {
-  const sizes = { block: BLOCK_BYTES, left: 0, right: 0 }
+function sizesOf(
+  plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[],
+  blockBytes: number,
+): Sizes {
+  const sizes = { block: blockBytes, left: 0, right: 0 }
   for (const { plan, dtype } of plans) {
     // The last block of a tensor may have up to a step more.
-    const rows = Math.min(plan.rows, blockRows(plan, dtype) + STEP_ROWS - 1)
+    const rows = Math.min(plan.rows, blockRows(plan, dtype, blockBytes) + STEP_ROWS - 1)
     sizes.block = Math.max(sizes.block, rows * plan.columns * ELEMENT_BYTES[dtype])
     sizes.left = Math.max(sizes.left, leftBytes(plan, rows, dtype))
     sizes.right = Math.max(sizes.right, rightBytes(plan, dtype))

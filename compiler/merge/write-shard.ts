@@ -7,7 +7,7 @@ import { isPlain, mergeBlocks } from './merge-blocks.ts'
 import type { Shard } from './open-base.ts'
 import type { TensorPlan } from './plan.ts'
 import { readInto } from './read-into.ts'
-import { BLOCK_BYTES, type Slot, type Workspace } from './workspace.ts'
+import type { Slot, Workspace } from './workspace.ts'
 import { type Block, writeInOrder } from './write-in-order.ts'
 
 /** `tied`: a tensor of this shard whose bytes, as they were, also become the head's. */
@@ -57,8 +57,8 @@ async function* shardBlocks(
 }
 
 function* copyBlocks({ source }: Shard, from: number, to: number, workspace: Workspace): Generator<Block<Slot>> {
-  for (let at = from; at < to; at += BLOCK_BYTES) {
-    const length = Math.min(BLOCK_BYTES, to - at)
+  for (let at = from; at < to; at += workspace.blockBytes) {
+    const length = Math.min(workspace.blockBytes, to - at)
     yield {
       async fill(slot) {
         const bytes = workspace.bytes(slot.source, length)
