@@ -34,14 +34,15 @@ export class GraphBuilder {
     return name
   }
 
-  /** A node with one output, whose value carries the node's name. */
+  /** A node with one output, whose value carries the node's name. An empty input is one that the operator may lack. */
   node(
     op: string,
     name: string,
     inputs: readonly string[],
     attributes: Readonly<Record<string, Attribute>> = {},
+    domain?: string,
   ): string {
-    const [value = ''] = this.#add(op, name, inputs, [name], attributes)
+    const [value = ''] = this.#add(op, name, inputs, [name], attributes, domain)
     return value
   }
 
@@ -108,13 +109,14 @@ export class GraphBuilder {
     inputs: readonly string[],
     outputs: readonly string[],
     attributes: Readonly<Record<string, Attribute>>,
+    domain?: string,
   ): readonly string[] {
     for (const input of inputs) {
-      const known = this.#values.has(input) || this.#constants.has(input) || this.#weights.has(input)
+      const known = input === '' || this.#values.has(input) || this.#constants.has(input) || this.#weights.has(input)
       assert(known, `${name} reads ${input} before it exists`)
     }
     for (const output of outputs) this.#define(output)
-    this.#nodes.push({ op, name, inputs, outputs, attributes })
+    this.#nodes.push({ op, ...(domain === undefined ? {} : { domain }), name, inputs, outputs, attributes })
     return outputs
   }
 

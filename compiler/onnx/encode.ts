@@ -1,6 +1,7 @@
 // Graph → the bytes of an ONNX file. Field numbers: github.com/onnx/onnx, onnx/onnx.proto.
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { compareCodePoints } from '../canonical-json.ts'
+import { assert } from '../errors.ts'
 import type { Attribute, ElementType, ExternalTensor, Graph, InlineTensor, Node, ValueInfo } from './model.ts'
 
 export const OPSET = 21
@@ -8,8 +9,20 @@ export const OPSET = 21
 const IR_VERSION = 10
 const PRODUCER = 'sidepath'
 
-const ELEMENT_TYPES: Readonly<Record<ElementType, number>> = { float32: 1, int64: 7, bool: 9 }
+const ELEMENT_TYPES: Readonly<Record<ElementType, number>> = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+}
+/** Operators beyond ONNX's own, and the version of each set: ONNX Runtime's only version is 1. */
+const EXTRA_OPSETS: Readonly<Record<string, number>> = { 'com.microsoft': 1 }
+const ATTRIBUTE_FLOAT = 1
 const ATTRIBUTE_INT = 2
+const ATTRIBUTE_STRING = 3
 const ATTRIBUTE_INTS = 7
 const DATA_LOCATION_EXTERNAL = 1
 
@@ -21,10 +34,15 @@ export function encodeModel(graph: Graph): Uint8Array<ArrayBuffer> {
   int64(writer, 1, IR_VERSION)
   string(writer, 2, PRODUCER)
   message(writer, 7, (to) => writeGraph(to, graph))
-  message(writer, 8, (to) => {
-    string(to, 1, '')
-    int64(to, 2, OPSET)
-  })
+  const domains = new Set(graph.nodes.flatMap(({ domain }) => domain ?? []))
+  for (const domain of ['', ...[...domains].sort(compareCodePoints)]) {
+    const version = domain === '' ? OPSET : EXTRA_OPSETS[domain]
+    assert(version !== undefined, `no version of the operators of ${domain} is known`)
+    message(writer, 8, (to) => {
+      string(to, 1, domain)
+      int64(to, 2, version)
+    })
+  }
   return writer.finish()
 }
 
@@ -44,13 +62,22 @@ function writeNode(writer: BinaryWriter, node: Node): void {
   string(writer, 4, node.op)
   const attributes = Object.entries(node.attributes).sort(([a], [b]) => compareCodePoints(a, b))
   for (const [name, value] of attributes) message(writer, 5, (to) => writeAttribute(to, name, value))
+  if (node.domain !== undefined) string(writer, 7, node.domain)
 }
 
 function writeAttribute(writer: BinaryWriter, name: string, value: Attribute): void {
   string(writer, 1, name)
   if (typeof value === 'number') int64(writer, 3, value)
+  else if ('float' in value) writer.tag(2, WireType.Bit32).float(value.float)
+  else if ('string' in value) string(writer, 4, value.string)
   else for (const item of value) int64(writer, 8, item)
-  int64(writer, 20, typeof value === 'number' ? ATTRIBUTE_INT : ATTRIBUTE_INTS)
+  int64(writer, 20, attributeType(value))
+}
+
+function attributeType(value: Attribute): number {
+  if (typeof value === 'number') return ATTRIBUTE_INT
+  if ('float' in value) return ATTRIBUTE_FLOAT
+  return 'string' in value ? ATTRIBUTE_STRING : ATTRIBUTE_INTS
 }
 
 function writeInline(writer: BinaryWriter, { name, dims, data }: InlineTensor): void {
@@ -62,7 +89,7 @@ function writeInline(writer: BinaryWriter, { name, dims, data }: InlineTensor): 
 
 function writeExternal(writer: BinaryWriter, tensor: ExternalTensor): void {
   for (const dim of tensor.dims) int64(writer, 1, dim)
-  int64(writer, 2, ELEMENT_TYPES.float32)
+  int64(writer, 2, ELEMENT_TYPES[tensor.type ?? 'float32'])
   string(writer, 8, tensor.name)
   const place = { location: tensor.location, offset: String(tensor.offset), length: String(tensor.bytes) }
   for (const [key, value] of Object.entries(place)) {

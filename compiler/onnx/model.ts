@@ -1,6 +1,6 @@
 // A typed ONNX graph, as far as this compiler needs one. It knows nothing of protobuf.
 
-export type ElementType = 'float32' | 'int64' | 'bool'
+export type ElementType = 'float32' | 'float16' | 'uint8' | 'int8' | 'int32' | 'int64' | 'bool'
 
 /** A number is a fixed size; a name is a dimension known at run time. Different sizes have different names. */
 export type Dimension = number | string
@@ -11,11 +11,13 @@ export interface ValueInfo {
   readonly shape: readonly Dimension[]
 }
 
-/** ints: a list attribute; number: an INT attribute. Floats are not needed yet. */
-export type Attribute = number | readonly number[]
+/** number: an INT attribute; list: INTS; the others say what they are. */
+export type Attribute = number | readonly number[] | { readonly float: number } | { readonly string: string }
 
 export interface Node {
   readonly op: string
+  /** Of the operator: absent for ONNX's own, `com.microsoft` for those of ONNX Runtime. */
+  readonly domain?: string
   readonly name: string
   readonly inputs: readonly string[]
   readonly outputs: readonly string[]
@@ -28,9 +30,11 @@ export interface InlineTensor {
   readonly data: Float32Array | BigInt64Array
 }
 
-/** float32 data in another file beside the model. */
+/** Data in another file beside the model. */
 export interface ExternalTensor {
   readonly name: string
+  /** float32 where absent. */
+  readonly type?: ElementType
   readonly dims: readonly number[]
   readonly location: string
   readonly offset: number
