@@ -1,4 +1,4 @@
-// Two kinds of test: on Node, and (test/gateway) inside workerd with a real D1.
+// Two kinds of test: on Node, and (test/gateway) the gateway's, on both of its hosts: workerd with D1, Node with libSQL.
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
@@ -16,6 +16,7 @@ export default defineConfig({
         },
       },
       './test/gateway/vitest.config.ts',
+      './test/gateway/on-node/vitest.config.ts',
     ],
   },
 })

@@ -42,6 +42,15 @@ function program(): Command {
     .action(async (options) => (await import('./up/up.ts')).up(options))
 
   sidepath
+    .command('gateway')
+    .description('the gateway on Node with libSQL; its secrets come from SIDEPATH_… variables')
+    .option('--database <file>', 'a SQLite file, or the URL of a libSQL server', '.sidepath/gateway.db')
+    .option('--port <port>', 'port of the gateway', parsePort, 8787)
+    .option('--host <address>', 'address to listen on', '127.0.0.1')
+    .option('--new-admin-key', 'print a new admin key, shown this once, and end')
+    .action(async (options) => (await import('./gateway/gateway.ts')).gatewayCommand(options))
+
+  sidepath
     .command('compile')
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',

@@ -1,7 +1,9 @@
 // The compiler service as the gateway sees it: an address and a token of the operator, and answers that are checked.
+
 import * as z from 'zod'
 import { MANIFEST_FILE, type Manifest, ManifestSchema } from '../compiler/contract.ts'
 import { Job, paths, type Recipe } from '../jobs/contract.ts'
+import { abandon } from './abandon.ts'
 import type { GatewayContext } from './context.ts'
 import { toHex } from './digest.ts'
 import { badRequest, GatewayError } from './errors.ts'
@@ -82,7 +84,7 @@ async function readCapped(response: Response): Promise<Uint8Array<ArrayBuffer>> 
     if (next === undefined || next.done) return new Uint8Array(concat(chunks, length))
     length += next.value.length
     if (length > MAX_ANSWER_BYTES) {
-      await reader?.cancel()
+      abandon(reader)
       throw failed()
     }
     chunks.push(next.value)

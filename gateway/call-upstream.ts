@@ -1,5 +1,7 @@
 // One request to a backend, with a second backend as reserve until the first byte has come, and never after it.
+
 import * as z from 'zod'
+import { abandon } from './abandon.ts'
 import type { World } from './context.ts'
 import { GatewayError, upstreamError } from './errors.ts'
 import { log } from './log.ts'
@@ -46,7 +48,7 @@ async function readCapped(response: Response, maxBytes: number): Promise<Uint8Ar
     if (next === undefined || next.done) break
     length += next.value.length
     if (length > maxBytes) {
-      await reader?.cancel()
+      abandon(reader)
       throw upstreamError(502, 'upstream_invalid')
     }
     chunks.push(next.value)
@@ -63,7 +65,7 @@ async function refusal(response: Response): Promise<GatewayError> {
   const wait = response.headers.get('retry-after') ?? ''
   const headers = /^\d{1,5}$/.test(wait) ? { 'retry-after': wait } : undefined
   if (response.status === 429) {
-    await response.body?.cancel()
+    abandon(response.body)
     const message = 'The model is busy. Retry after a pause.'
     return new GatewayError(429, { message, type: 'rate_limit_error', code: 'rate_limit_exceeded' }, headers)
   }
@@ -82,7 +84,7 @@ async function refusal(response: Response): Promise<GatewayError> {
       code: data?.error.code ?? null,
     })
   }
-  await response.body?.cancel()
+  abandon(response.body)
   return response.status === 503
     ? upstreamError(503, 'upstream_failed', headers)
     : upstreamError(502, 'upstream_failed')
@@ -116,7 +118,7 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
     if (response.status !== 200) throw await refusal(response)
     const type = response.headers.get('content-type')?.split(';')[0]?.trim()
     if (type !== (request.stream ? 'text/event-stream' : 'application/json') || response.body === null) {
-      await response.body?.cancel()
+      abandon(response.body)
       throw upstreamError(502, 'upstream_invalid')
     }
     if (!request.stream) return { kind: 'whole', bytes: await readCapped(response, MAX_ANSWER_BYTES) }

@@ -1,9 +1,10 @@
 // The bindings, checked before anything else: a gateway without its secrets answers nothing.
+import type { AnyD1Database } from 'drizzle-orm/d1'
 import { ENVIRONMENT } from './key-format.ts'
 import { type Peppers, parsePeppers } from './keys.ts'
 
 export interface Bindings {
-  readonly DB: D1Database
+  readonly DB: AnyD1Database
   /** `{"current": "1", "keys": {"1": "<base64, at least 32 bytes>"}}` */
   readonly PEPPERS: string
   /** Shared with the backends; at least 32 characters. */
@@ -16,7 +17,7 @@ export interface Bindings {
 }
 
 export interface Config {
-  readonly db: D1Database
+  readonly db: AnyD1Database
   readonly peppers: Peppers
   readonly capabilitySecret: string
   readonly environment: string

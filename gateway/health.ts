@@ -1,7 +1,9 @@
 // `/healthz`: the schema is there, and every base in use has a backend that is ready for it.
+
 import { and, eq, exists, or } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { paths, Readiness } from '../gpu-backend/contract.ts'
+import { abandon } from './abandon.ts'
 import type { GatewayContext, World } from './context.ts'
 import { errorFields, log } from './log.ts'
 import { adapters, arms, backends, bases, models } from './schema.ts'
@@ -18,7 +20,7 @@ async function isReady(world: World, url: string, baseDigest: string): Promise<b
       signal: AbortSignal.timeout(world.timeouts.readinessMs),
     })
     if (response.status !== 200) {
-      await response.body?.cancel()
+      abandon(response.body)
       return false
     }
     const readiness = Readiness.parse(await response.json())

@@ -1,5 +1,6 @@
 // A JSON body, read once: capped before it is parsed, and refused where a key occurs twice.
 // Two parsers that disagree on which duplicate counts are how one model is checked and another dispatched.
+import { abandon } from './abandon.ts'
 import { badRequest, GatewayError } from './errors.ts'
 
 /** Larger than any prompt that the backend accepts; small beside the 128 MB of an isolate. */
@@ -35,7 +36,7 @@ async function readCapped(request: Request): Promise<Uint8Array> {
     if (done) break
     length += value.length
     if (length > MAX_BODY_BYTES) {
-      await reader.cancel()
+      abandon(reader)
       throw tooLarge()
     }
     chunks.push(value)

@@ -1,5 +1,4 @@
 // The gateway on this machine: the same Worker that runs at Cloudflare, bundled by esbuild, in workerd, with a local D1.
-import { readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { build } from 'esbuild'
@@ -98,13 +97,6 @@ export async function requireFreePort(port: number, flag: string): Promise<void>
   } finally {
     await new Promise((resolve) => server.close(resolve))
   }
-}
-
-/** The SQL files of `migrations/`, in order. */
-export async function readMigrations(): Promise<{ name: string; sql: string }[]> {
-  const folder = join(ROOT, 'migrations')
-  const names = (await readdir(folder)).filter((name) => name.endsWith('.sql')).sort()
-  return Promise.all(names.map(async (name) => ({ name, sql: await readFile(join(folder, name), 'utf8') })))
 }
 
 async function bundle(): Promise<string> {

@@ -51,7 +51,8 @@ export async function createHouse() {
   async function open(path: string, init: RequestInit = {}, bindings: object = env) {
     const context = createExecutionContext()
     const url = path.startsWith('http') ? path : `http://gateway.test${path}`
-    const response = await app.fetch(new Request(url, init), bindings, context)
+    // Node wants to be told that a streamed body goes only one way.
+    const response = await app.fetch(new Request(url, { duplex: 'half', ...init } as RequestInit), bindings, context)
     return { response, finish: () => waitOnExecutionContext(context) }
   }
 

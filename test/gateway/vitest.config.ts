@@ -2,6 +2,7 @@
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin'
 import { defineProject } from 'vitest/config'
 import { answerAsBackend } from './outbound-backend.ts'
+import { SECRETS } from './secrets.ts'
 
 const root = new URL('../../', import.meta.url).pathname
 
@@ -12,12 +13,7 @@ export default defineProject({
       wrangler: { configPath: `${root}wrangler.toml` },
       miniflare: {
         bindings: {
-          ENVIRONMENT: 'test',
-          PEPPERS: JSON.stringify({
-            current: '2',
-            keys: { 1: btoa('first-test-pepper-0123456789abcdef'), 2: btoa('second-test-pepper-0123456789abcdef') },
-          }),
-          CAPABILITY_SECRET: 'test-capability-secret-0123456789abcdef',
+          ...SECRETS,
           TEST_MIGRATIONS: await readD1Migrations(`${root}migrations`),
         },
         // Whatever the Worker fetches ends here: nothing in these tests reaches a network.

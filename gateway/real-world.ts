@@ -1,0 +1,8 @@
+// The real clock and the real network, and how long each is waited for.
+import type { World } from './context.ts'
+
+export const realWorld: World = {
+  fetch: (url, init) => fetch(url, init),
+  now: () => Date.now(),
+  timeouts: { firstByteMs: 60_000, idleMs: 60_000, wholeAnswerMs: 300_000, readinessMs: 2_000 },
+}

@@ -1,0 +1,35 @@
+// What the gateway's tests import from workerd's modules, on Node: the same tests then run on both hosts.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll } from 'vitest'
+import { openLibsql } from '../../../cli/gateway/libsql-database.ts'
+import { readMigrations } from '../../../cli/gateway/migrations.ts'
+import { applyMigrations, type Migration } from '../../../gateway/migrate.ts'
+import { SECRETS } from '../secrets.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'sidepath-gateway-'))
+const { db, close } = await openLibsql(`file:${join(folder, 'gateway.db')}`)
+afterAll(() => {
+  close()
+  rmSync(folder, { recursive: true })
+})
+
+export const env = { ...SECRETS, DB: db, TEST_MIGRATIONS: await readMigrations() }
+
+export async function applyD1Migrations(to: typeof db, migrations: readonly Migration[]): Promise<void> {
+  await applyMigrations(to, migrations)
+}
+
+const owed = new WeakMap<object, Promise<unknown>[]>()
+
+export function createExecutionContext() {
+  const works: Promise<unknown>[] = []
+  const context = { waitUntil: (work: Promise<unknown>) => void works.push(work), passThroughOnException() {} }
+  owed.set(context, works)
+  return context
+}
+
+export async function waitOnExecutionContext(context: object): Promise<void> {
+  await Promise.allSettled(owed.get(context) ?? [])
+}

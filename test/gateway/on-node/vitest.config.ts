@@ -1,0 +1,18 @@
+// The gateway's tests once more, on Node with libSQL: two hosts, one code, one suite.
+import { defineProject } from 'vitest/config'
+
+const here = new URL('./', import.meta.url).pathname
+
+export default defineProject({
+  resolve: {
+    alias: { 'cloudflare:test': `${here}cloudflare.ts`, 'cloudflare:workers': `${here}cloudflare.ts` },
+  },
+  test: {
+    name: 'gateway on Node',
+    root: `${here}..`,
+    include: ['*.test.ts'],
+    // The Worker's own entry; that of Node is in test/cli/gateway.test.ts.
+    exclude: ['worker.test.ts'],
+    setupFiles: ['./apply-migrations.ts', './seed.ts'],
+  },
+})
