@@ -1,9 +1,9 @@
 // `sidepath compile` and `sidepath merge`: folders in, an artifact out, all or nothing.
 import { readdir, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { compile } from '../compiler/compile.ts'
-import { MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
-import { readArtifact } from '../compiler/read-artifact.ts'
+import { compileAny } from '../compiler/compile-any.ts'
+import { type AnyManifest, isEncoder, MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
+import { readAnyArtifact } from '../compiler/read-artifact.ts'
 import { VERIFICATION_FILE, type Verification } from '../compiler/verify/findings.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
@@ -61,7 +61,7 @@ export async function compileToFolder(
   input: FolderInput,
   out: string | ((id: string) => string),
   showProgress: boolean,
-): Promise<{ id: string; manifest: Manifest; path: string; verification?: Verification }> {
+): Promise<{ id: string; manifest: AnyManifest; path: string; verification?: Verification }> {
   await requireFolder(input.base, 'base')
   for (const { name, path } of input.adapters) await requireFolder(path, `adapter "${name}"`)
   const staged = await stageFolder(typeof out === 'string' ? out : out('new'))
@@ -73,7 +73,7 @@ export async function compileToFolder(
   process.once('SIGINT', interrupted)
   process.once('SIGTERM', interrupted)
   try {
-    const result = await compile(
+    const result = await compileAny(
       {
         base: openFolder(input.base),
         adapters: input.adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight })),
@@ -84,7 +84,9 @@ export async function compileToFolder(
       ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
     )
     progress.stop()
-    const verification = input.verify ? await verifyStaged(input, staged, showProgress) : undefined
+    const verification = input.verify
+      ? await verifyStaged(input, staged, isEncoder(result.manifest), showProgress)
+      : undefined
     const path = typeof out === 'string' ? out : out(result.id)
     const there = await artifactIdAt(path)
     if (there === undefined) await staged.commit(path)
@@ -107,12 +109,14 @@ export async function compileToFolder(
 async function verifyStaged(
   { base, adapters, target }: FolderInput,
   staged: Awaited<ReturnType<typeof stageFolder>>,
+  isOfEncoder: boolean,
   showProgress: boolean,
 ): Promise<Verification> {
   const sources = {
     adapters: adapters.map(({ name, path }) => ({ name, folder: openFolder(path) })),
     // A merged artifact is compared with its base; what else there is keeps the base, which was hashed a moment ago.
-    ...(target === 'merged' && adapters.length > 0 ? { base: openFolder(base) } : {}),
+    // An encoder's adapters may hold a head of their own, which is a change of the base's.
+    ...((target === 'merged' || isOfEncoder) && adapters.length > 0 ? { base: openFolder(base) } : {}),
   }
   // What a signal leaves of the temporary folders goes with the staging folder.
   const input = { artifact: staged.path, sources, scratch: staged.path }
@@ -141,10 +145,10 @@ async function requireFree(out: string): Promise<void> {
 
 async function artifactIdAt(path: string): Promise<string | undefined> {
   const entries: string[] = await readdir(path).catch(() => [])
-  return entries.includes(MANIFEST_FILE) ? (await readArtifact(openFolder(path), nodeHost)).id : undefined
+  return entries.includes(MANIFEST_FILE) ? (await readAnyArtifact(openFolder(path), nodeHost)).id : undefined
 }
 
-function summary(id: string, manifest: Manifest, out: string, seconds: number): string {
+function summary(id: string, manifest: AnyManifest, out: string, seconds: number): string {
   const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0)
   const lines = [
     `${manifest.target} artifact ${id}`,

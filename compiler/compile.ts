@@ -109,7 +109,7 @@ async function compileOpened(
 }
 
 /** Per module, in the order of the adapters' names. */
-function groupDeltas(adapters: readonly WeightedAdapter[]): Map<string, Delta[]> {
+export function groupDeltas(adapters: readonly WeightedAdapter[]): Map<string, Delta[]> {
   const deltas = new Map<string, Delta[]>()
   for (const { name, weight, modules } of adapters) {
     for (const { linear, r, scaling, A, B } of modules) {
@@ -121,7 +121,7 @@ function groupDeltas(adapters: readonly WeightedAdapter[]): Map<string, Delta[]>
   return deltas
 }
 
-async function copyFile(from: Folder, path: string, out: OutFolder, host: Host): Promise<FileEntry[]> {
+export async function copyFile(from: Folder, path: string, out: OutFolder, host: Host): Promise<FileEntry[]> {
   const copied = await withFile(from, path, async (source) => {
     const file = await HashedFile.create(out, path, host)
     for (let at = 0; at < source.size; at += CHUNK_BYTES) {
@@ -132,7 +132,7 @@ async function copyFile(from: Folder, path: string, out: OutFolder, host: Host):
   return copied === undefined ? [] : [copied]
 }
 
-function counter(stage: string, totalBytes: number, onProgress: (progress: Progress) => void) {
+export function counter(stage: string, totalBytes: number, onProgress: (progress: Progress) => void) {
   let doneBytes = 0
   return (bytes: number) => {
     doneBytes += bytes
@@ -140,6 +140,6 @@ function counter(stage: string, totalBytes: number, onProgress: (progress: Progr
   }
 }
 
-function sum(items: readonly { readonly bytes: number }[]): number {
+export function sum(items: readonly { readonly bytes: number }[]): number {
   return items.reduce((total, { bytes }) => total + bytes, 0)
 }

@@ -94,6 +94,50 @@ export const ManifestSchema = z.strictObject({
 })
 export type Manifest = z.infer<typeof ManifestSchema>
 
+/** BERT (and what is one under another name, such as MiniLM) and ModernBERT. */
+export const EncoderArchitectureSchema = z.strictObject({
+  family: z.enum(['bert', 'modernbert']),
+  hiddenSize: Count,
+  intermediateSize: Count,
+  layers: Count,
+  heads: Count,
+  headDim: Count,
+  vocabSize: Count,
+  maxPositions: Count,
+})
+export type EncoderArchitecture = z.infer<typeof EncoderArchitectureSchema>
+
+/** How token vectors become the vector of a text; several modes are laid side by side. */
+export const PoolingSchema = z.strictObject({
+  modes: z.array(z.enum(['cls', 'max', 'mean', 'mean_sqrt_len'])).min(1),
+  /** Divided by its Euclidean length. */
+  normalize: z.boolean(),
+})
+export type Pooling = z.infer<typeof PoolingSchema>
+
+/** An encoder has one graph, no cache, and no end of a generation. All else is as in a decoder's manifest. */
+export const EncoderManifestSchema = ManifestSchema.omit({ base: true, graphs: true }).extend({
+  task: z.enum(['hidden-states', 'sentence-embedding', 'classification']),
+  base: z.strictObject({ digest: Digest, architecture: EncoderArchitectureSchema }),
+  /** Of the graph, the hidden states first. */
+  outputs: z.array(z.enum(['last_hidden_state', 'pooler_output', 'sentence_embedding', 'logits'])).min(1),
+  /** `sentence-embedding` only. */
+  pooling: PoolingSchema.optional(),
+  /** `classification` only: the name of each column of the logits. */
+  labels: z.array(z.string()).min(1).optional(),
+  /** Where a longer text is to be cut; at most the architecture's `maxPositions`. */
+  maxTokens: Count,
+  graphs: z.strictObject({ model: z.string() }),
+})
+export type EncoderManifest = z.infer<typeof EncoderManifestSchema>
+
+export type AnyManifest = Manifest | EncoderManifest
+
+/** What a compiled adapter is read against: of a decoder's manifest or an encoder's. */
+export type LowRankManifest = Pick<AnyManifest, 'bank' | 'stack'> & { readonly base: Pick<Manifest['base'], 'digest'> }
+
+export const isEncoder = (manifest: AnyManifest): manifest is EncoderManifest => 'task' in manifest
+
 /** Names of graph inputs and outputs. Shapes: docs/artifact-format.md. */
 export const graphNames = {
   inputIds: 'input_ids',
@@ -117,4 +161,9 @@ export const graphNames = {
   cacheValue: (layer: number) => `cache.${layer}.value`,
   newKey: (layer: number) => `new.${layer}.key`,
   newValue: (layer: number) => `new.${layer}.value`,
+  // Encoders only.
+  tokenTypeIds: 'token_type_ids',
+  lastHiddenState: 'last_hidden_state',
+  poolerOutput: 'pooler_output',
+  sentenceEmbedding: 'sentence_embedding',
 } as const

@@ -1,7 +1,7 @@
 // Parses a compiled adapter, adapters/<digest>.safetensors, for the backend. The file may come from anywhere, so all that
 // the compiler promised is checked again.
 import { ADAPTER_METADATA, ADAPTER_SCHEMA, factorA, factorB } from './adapter/encode.ts'
-import { AdapterName, type Linear, type Manifest } from './contract.ts'
+import { AdapterName, type Linear, type LowRankManifest } from './contract.ts'
 import { inputError, Problems, quote } from './errors.ts'
 import type { ByteSource } from './host.ts'
 import { firstNonFinite } from './safetensors/decode.ts'
@@ -32,7 +32,7 @@ export interface ReadAdapterOptions {
 /** `manifest`: of a routed or a stacked artifact. Throws `InputError` with every problem. */
 export async function readAdapter(
   source: ByteSource,
-  manifest: Manifest,
+  manifest: LowRankManifest,
   options: ReadAdapterOptions = {},
 ): Promise<CompiledAdapter> {
   const header = await readHeader(source)
@@ -60,7 +60,7 @@ export async function readAdapter(
   return { name, r: Math.max(...shapes.map(({ r }) => r)), modules }
 }
 
-function checkMetadata({ metadata }: SafetensorsHeader, source: ByteSource, manifest: Manifest): string {
+function checkMetadata({ metadata }: SafetensorsHeader, source: ByteSource, manifest: LowRankManifest): string {
   const schema = metadata.get(ADAPTER_METADATA.schema)
   if (schema !== ADAPTER_SCHEMA) {
     throw inputError(

@@ -1,6 +1,13 @@
 // Opens an artifact that somebody else may have touched: the manifest is parsed, its files are there in full.
 import { canonicalJson } from './canonical-json.ts'
-import { MANIFEST_FILE, type Manifest, ManifestSchema } from './contract.ts'
+import {
+  type AnyManifest,
+  EncoderManifestSchema,
+  isEncoder,
+  MANIFEST_FILE,
+  type Manifest,
+  ManifestSchema,
+} from './contract.ts'
 import { inputError, Problems, quote } from './errors.ts'
 import { digestBytes } from './hashed-file.ts'
 import type { Folder, Host } from './host.ts'
@@ -10,8 +17,18 @@ import { CHUNK_BYTES } from './safetensors/stream.ts'
 /** A manifest lists two lines per adapter module; a thousand adapters of a 70B base stay below this. */
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024
 
-/** Sizes are checked, contents are not: see `verifyFiles`. Throws `InputError`. */
+/** As `readAnyArtifact`, for those who can do nothing with an encoder, which is refused by name. */
 export async function readArtifact(folder: Folder, host: Host): Promise<{ id: string; manifest: Manifest }> {
+  const { id, manifest } = await readAnyArtifact(folder, host)
+  if (!isEncoder(manifest)) return { id, manifest }
+  throw inputError(
+    'artifact-invalid',
+    `${folder.name} is an encoder (${manifest.base.architecture.family}, for ${manifest.task}), which generates no text; give the artifact of a decoder`,
+  )
+}
+
+/** Sizes are checked, contents are not: see `verifyFiles`. Throws `InputError`. */
+export async function readAnyArtifact(folder: Folder, host: Host): Promise<{ id: string; manifest: AnyManifest }> {
   const read = await withFile(folder, MANIFEST_FILE, async (file) => {
     if (file.size > MAX_MANIFEST_BYTES) {
       throw inputError('file-too-large', `${file.name}: ${file.size} bytes; at most ${MAX_MANIFEST_BYTES} are read`)
@@ -37,7 +54,7 @@ export async function readArtifact(folder: Folder, host: Host): Promise<{ id: st
 }
 
 /** Reads every file and compares its SHA-256 with the manifest's. Throws `InputError` that names each that differs. */
-export async function verifyFiles(folder: Folder, manifest: Manifest, host: Host): Promise<void> {
+export async function verifyFiles(folder: Folder, manifest: Pick<AnyManifest, 'files'>, host: Host): Promise<void> {
   const problems = new Problems()
   for (const { path, sha256 } of manifest.files) {
     const found = await withFile(folder, path, async (file) => {
@@ -57,8 +74,10 @@ export async function verifyFiles(folder: Folder, manifest: Manifest, host: Host
   problems.throwIfAny()
 }
 
-function parseManifest(bytes: Uint8Array, name: string): Manifest {
-  const parsed = ManifestSchema.safeParse(decodeJson(bytes, name, 'artifact-invalid'))
+function parseManifest(bytes: Uint8Array, name: string): AnyManifest {
+  const json = decodeJson(bytes, name, 'artifact-invalid')
+  const hasTask = typeof json === 'object' && json !== null && 'task' in json
+  const parsed = (hasTask ? EncoderManifestSchema : ManifestSchema).safeParse(json)
   if (!parsed.success) throw inputError('artifact-invalid', `${name}: ${describeIssues(parsed.error)}`)
   const manifest = parsed.data
   // The id is a digest of bytes, so two spellings of one manifest would be two artifacts.
@@ -69,7 +88,7 @@ function parseManifest(bytes: Uint8Array, name: string): Manifest {
     )
   }
   const listed = new Set(manifest.files.map(({ path }) => path))
-  const needed = [manifest.graphs.model, manifest.graphs.engine, ...manifest.adapters.flatMap(({ file }) => file ?? [])]
+  const needed = [...Object.values(manifest.graphs), ...manifest.adapters.flatMap(({ file }) => file ?? [])]
   const problems = new Problems()
   for (const path of needed.filter((path) => !listed.has(path))) {
     problems.add('artifact-invalid', `${name}: ${quote(path)} is used but not listed under files`)

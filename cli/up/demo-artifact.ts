@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
-import type { Manifest } from '../../compiler/contract.ts'
+import { isEncoder, type Manifest } from '../../compiler/contract.ts'
+import { assert } from '../../compiler/errors.ts'
 import { readArtifact } from '../../compiler/read-artifact.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
 import { compileToFolder } from '../compile.ts'
@@ -36,7 +37,9 @@ export async function demoArtifact(folder: DataFolder): Promise<DemoArtifact> {
     true,
   )
   await folder.writePrivate(CACHE_FILE, { input, id: made.id })
-  return { ...made, compiled: true }
+  const { manifest } = made
+  assert(!isEncoder(manifest), 'the base of the demo is an encoder')
+  return { ...made, manifest, compiled: true }
 }
 
 /** SHA-256 over the names and bytes of every file below the folders. */

@@ -40,7 +40,7 @@ export async function digestBase(
   return hash.hex()
 }
 
-async function digestTensor(
+export async function digestTensor(
   base: string,
   tensor: FloatTensorSource,
   host: Host,

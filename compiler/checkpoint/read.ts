@@ -44,7 +44,8 @@ export async function openCheckpoint(folder: Folder): Promise<Checkpoint> {
   }
 }
 
-async function readTensors(folder: Folder, sources: ByteSource[]): Promise<Map<string, StoredTensor>> {
+/** Of one file or of all shards; every file that was opened joins `sources`, which the caller closes. */
+export async function readTensors(folder: Folder, sources: ByteSource[]): Promise<Map<string, StoredTensor>> {
   const single = await folder.open(SINGLE_FILE)
   if (single !== undefined) {
     sources.push(single)

@@ -1,12 +1,14 @@
 // A compiled artifact: its manifest, coverage, and the figures of its last verification.
+
+import { isEncoder } from '../contract.ts'
 import type { Folder, Host } from '../host.ts'
-import { readArtifact } from '../read-artifact.ts'
+import { readAnyArtifact } from '../read-artifact.ts'
 import { readJson } from '../read-file.ts'
 import { VERIFICATION_FILE } from '../verify/findings.ts'
 import type { Inspection, Row } from './inspection.ts'
 
 export async function inspectArtifact(folder: Folder, host: Host): Promise<Inspection> {
-  const { id, manifest } = await readArtifact(folder, host)
+  const { id, manifest } = await readAnyArtifact(folder, host)
   const { base, adapters, coverage, files, bank, stack = [] } = manifest
   const { facts: verified, notes } = await readVerification(folder, id)
   return {
@@ -20,7 +22,17 @@ export async function inspectArtifact(folder: Folder, host: Host): Promise<Inspe
       ...base.architecture,
       dtype: manifest.dtype,
       opset: manifest.opset,
-      eos_token_ids: base.eosTokenIds,
+      ...(isEncoder(manifest)
+        ? {
+            task: manifest.task,
+            max_tokens: manifest.maxTokens,
+            ...(manifest.pooling && {
+              pooling: manifest.pooling.modes,
+              normalized: String(manifest.pooling.normalize),
+            }),
+            ...(manifest.labels && { labels: manifest.labels }),
+          }
+        : { eos_token_ids: manifest.base.eosTokenIds }),
       linears_with_low_rank_path: bank.length + stack.length,
       bytes: files.reduce((sum, file) => sum + file.bytes, 0),
       ...verified,

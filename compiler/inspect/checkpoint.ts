@@ -1,5 +1,8 @@
 // A Hugging Face checkpoint of any architecture: its configuration, its tensors, and whether this compiler takes it.
+
 import { INDEX_FILE, openCheckpoint, readIndex, SINGLE_FILE } from '../checkpoint/read.ts'
+import { encoderFamily } from '../encoder/config.ts'
+import { openEncoder } from '../encoder/open.ts'
 import { inputError, Problems, quote } from '../errors.ts'
 import type { Folder } from '../host.ts'
 import { readJson, withFile } from '../read-file.ts'
@@ -40,7 +43,8 @@ export async function inspectCheckpoint(folder: Folder): Promise<Inspection> {
   const { tensors, rows, files } = await readTensors(folder)
   const problems = new Problems()
   const opened = await problems.collect(async () => {
-    await (await openCheckpoint(folder)).close()
+    const open = (await encoderFamily(folder)) === undefined ? openCheckpoint : openEncoder
+    await (await open(folder)).close()
     return true
   })
   return {

@@ -17,6 +17,14 @@ const AMPLIFICATION = 32
 /** Of the linears of a layer, those on one path: v, o, gate or up, down. */
 const LINEARS_IN_SEQUENCE = 4
 
+/** What a manifest says of its sizes, be it a decoder's or an encoder's. */
+export interface Sized {
+  readonly dtype: Manifest['dtype']
+  readonly base: { readonly architecture: Sizes }
+}
+
+type Sizes = Pick<Architecture, 'hiddenSize' | 'intermediateSize' | 'layers' | 'heads' | 'headDim'>
+
 export interface Bounds {
   readonly maxError: number
   /**
@@ -36,10 +44,7 @@ export interface Scale {
   readonly change: number
 }
 
-export function boundsOf(
-  { base, dtype }: Pick<Manifest, 'base' | 'dtype'>,
-  { tokens, rank, magnitude, change }: Scale,
-): Bounds {
+export function boundsOf({ base, dtype }: Sized, { tokens, rank, magnitude, change }: Scale): Bounds {
   const { architecture } = base
   const sums = COMPUTE_ROUNDOFF * Math.sqrt(longestPath(architecture, tokens, rank))
   const stored = STORAGE_ROUNDOFF[dtype] * Math.sqrt(architecture.layers * LINEARS_IN_SEQUENCE)
@@ -48,7 +53,7 @@ export function boundsOf(
 }
 
 /** Terms of all sums in a row: norms, projections with their low-rank path, scores, context, MLP, head. */
-function longestPath(architecture: Architecture, tokens: number, rank: number): number {
+function longestPath(architecture: Sizes, tokens: number, rank: number): number {
   const { hiddenSize, intermediateSize, layers, heads, headDim } = architecture
   const linears = hiddenSize + heads * headDim + hiddenSize + intermediateSize + LINEARS_IN_SEQUENCE * rank
   const layer = 2 * hiddenSize + linears + headDim + tokens

@@ -1,7 +1,7 @@
 // What a verification found: figures, and a sentence for each that is out of bounds.
 import type { Manifest } from '../contract.ts'
 import { quote } from '../errors.ts'
-import { boundsOf, type Scale } from './bounds.ts'
+import { boundsOf, type Scale, type Sized } from './bounds.ts'
 import type { Difference, Tally } from './compare.ts'
 
 export const VERIFICATION_SCHEMA = 'sidepath.verification/1'
@@ -56,7 +56,7 @@ export interface Names {
 export type Size = Pick<Scale, 'rank' | 'change'>
 
 export class Findings {
-  readonly #manifest: Manifest
+  readonly #manifest: Sized
   readonly #tokens: number
   readonly comparisons: Comparison[] = []
   readonly effects: Effect[] = []
@@ -64,7 +64,7 @@ export class Findings {
   readonly problems: string[] = []
 
   /** `tokens`: of the longest probe. */
-  constructor(manifest: Manifest, tokens: number) {
+  constructor(manifest: Sized, tokens: number) {
     this.#manifest = manifest
     this.#tokens = tokens
   }

@@ -30,9 +30,9 @@ export class Graphs {
 
   /** Runs `use` on the opened graphs and closes them. */
   static async with<T>(place: GraphFolder, manifest: Manifest, use: (graphs: Graphs) => Promise<T>): Promise<T> {
-    const model = await open(place, manifest.graphs.model)
+    const model = await openGraph(place, manifest.graphs.model)
     try {
-      const engine = await open(place, manifest.graphs.engine)
+      const engine = await openGraph(place, manifest.graphs.engine)
       return await use(new Graphs(manifest, model, engine)).finally(() => engine.release())
     } finally {
       await model.release()
@@ -54,7 +54,7 @@ export class Graphs {
 }
 
 /** What ONNX Runtime says against a graph is said of the artifact: the manifest vouches for the file, not for its sense. */
-async function open(place: GraphFolder, path: string): Promise<GraphSession> {
+export async function openGraph(place: GraphFolder, path: string): Promise<GraphSession> {
   const refuse = (what: string) => (error: unknown) => {
     const reason = error instanceof Error ? error.message : String(error)
     throw inputError('artifact-invalid', `${place.folder.name}/${path} cannot be ${what}: ${reason}`)

@@ -3,7 +3,7 @@
 //   W'ᵀ[i, o] = round32( Wᵀ[i, o] + Σ scale·Σₖ A[i, k]·B[k, o] )     in double
 //
 // On purpose this shares no arithmetic with the `merged` target: each is a check of the other.
-import type { Manifest } from '../contract.ts'
+import type { AnyManifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
 import { linearNode } from '../graph/llama.ts'
 import type { ByteSink, ByteSource, Folder, OutFolder } from '../host.ts'
@@ -35,7 +35,7 @@ interface Patch {
  */
 export async function writeMergedForm(
   folder: Folder,
-  { graphs }: Manifest,
+  { graphs }: Pick<AnyManifest, 'graphs'>,
   deltas: Deltas,
   out: OutFolder,
 ): Promise<number> {
@@ -43,8 +43,9 @@ export async function writeMergedForm(
   const { graph } = readOnnx(model, `${folder.name}/${graphs.model}`)
   const patches = [...deltas].map(([module, summands]) => ({ ...weightOf(graph, module, folder), summands }))
   patches.sort((a, b) => a.place.offset - b.place.offset)
-  await write(out, graphs.model, (sink) => sink.write(model))
-  await write(out, graphs.engine, async (sink) => sink.write(await readAll(folder, graphs.engine)))
+  for (const path of Object.values(graphs)) {
+    await write(out, path, async (sink) => sink.write(await readAll(folder, path)))
+  }
   let largest = 0
   for (const location of new Set(graph.initializers.flatMap(({ external }) => external?.location ?? []))) {
     const here = patches.filter(({ place }) => place.location === location)

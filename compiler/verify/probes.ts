@@ -10,7 +10,10 @@ export interface Probe {
 /** A decode step, an odd few, more than a vector register holds, and some that cross a block of the kernels. */
 const LENGTHS = [1, 3, 8, 17, 33]
 
-export function drawProbes({ vocabSize, maxPositions }: Architecture, seed: number): Probe[] {
+export function drawProbes(
+  { vocabSize, maxPositions }: Pick<Architecture, 'vocabSize' | 'maxPositions'>,
+  seed: number,
+): Probe[] {
   const random = mulberry32(seed)
   const below = (limit: number) => Math.floor(random() * limit)
   const lengths = [...new Set(LENGTHS.map((length) => Math.min(length, maxPositions)))]

@@ -1,5 +1,5 @@
 // What feeds the low-rank inputs of a graph: a bank of slots for a routed one, one pair a linear for a stacked one.
-import { graphNames, type Linear, type Manifest } from '../contract.ts'
+import { graphNames, type Linear, type LowRankManifest } from '../contract.ts'
 import type { CompiledModule } from '../read-adapter.ts'
 import { type Feeds, floats, ints } from './session.ts'
 
@@ -15,7 +15,7 @@ export interface SidePath {
 export const PLAIN: SidePath = { rows: 1, feeds: {} }
 
 /** Row 0 is the base, row i + 1 uses `adapters[i]`. */
-export function bankOf({ bank }: Manifest, adapters: readonly Modules[]): SidePath {
+export function bankOf({ bank }: Pick<LowRankManifest, 'bank'>, adapters: readonly Modules[]): SidePath {
   const rows = adapters.length + 1
   const rank = Math.max(1, ...adapters.flatMap((modules) => [...modules.values()].map(({ r }) => r)))
   const feeds: Record<string, Feeds[string]> = {}
@@ -40,7 +40,7 @@ export function bankOf({ bank }: Manifest, adapters: readonly Modules[]): SidePa
 }
 
 /** The factors of a stack; no modules are the base. */
-export function stackOf({ stack = [] }: Manifest, modules: Modules): SidePath {
+export function stackOf({ stack = [] }: Pick<LowRankManifest, 'stack'>, modules: Modules): SidePath {
   const pair = ({ module, in: inSize, out }: Linear): [string, Feeds[string]][] => {
     const { r, A, B } = modules.get(module) ?? { r: 1, A: new Float32Array(inSize), B: new Float32Array(out) }
     return [

@@ -2,7 +2,7 @@
 import { type Adapter, readAdapterFolder } from '../adapter/read.ts'
 import { layerLinears } from '../checkpoint/names.ts'
 import { compile } from '../compile.ts'
-import type { Manifest } from '../contract.ts'
+import type { AnyManifest, Manifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
 import { DATA_FILE } from '../graph/weights.ts'
 import type { Folder, Host, OutFolder } from '../host.ts'
@@ -16,7 +16,7 @@ export interface Sources {
 }
 
 /** Throws `InputError` for an adapter that the artifact does not have. */
-export function checkNames({ adapters = [] }: Sources, manifest: Manifest): void {
+export function checkNames({ adapters = [] }: Sources, manifest: Pick<AnyManifest, 'adapters'>): void {
   const known = new Set(manifest.adapters.map(({ name }) => name))
   const stranger = adapters.find(({ name }) => !known.has(name))
   if (stranger === undefined) return

@@ -1,5 +1,5 @@
 // What is verified: an adapter of the artifact, or all of a stack at their weights.
-import type { AdapterEntry, Manifest } from '../contract.ts'
+import type { AdapterEntry, AnyManifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
 import type { Folder } from '../host.ts'
 import { mixAdapters } from '../mix-adapters.ts'
@@ -19,12 +19,12 @@ export interface Subject {
   readonly rank: number
 }
 
-export async function loadSubject(folder: Folder, manifest: Manifest, entry: AdapterEntry): Promise<Subject> {
+export async function loadSubject(folder: Folder, manifest: AnyManifest, entry: AdapterEntry): Promise<Subject> {
   const { modules, r } = await load(folder, manifest, entry)
   return { name: entry.name, entries: [entry], modules, rank: r }
 }
 
-export async function wholeStack(folder: Folder, manifest: Manifest): Promise<Subject> {
+export async function wholeStack(folder: Folder, manifest: AnyManifest): Promise<Subject> {
   const parts: CompiledAdapter[] = []
   for (const entry of manifest.adapters) parts.push(await load(folder, manifest, entry))
   // At weight 1 each: the weights are in the files.
@@ -54,7 +54,7 @@ export async function deltasOf(
   return all
 }
 
-async function load(folder: Folder, manifest: Manifest, entry: AdapterEntry): Promise<CompiledAdapter> {
+async function load(folder: Folder, manifest: AnyManifest, entry: AdapterEntry): Promise<CompiledAdapter> {
   const adapter = await withFile(folder, entry.file ?? '', (file) => readAdapter(file, manifest))
   if (adapter !== undefined) return adapter
   throw inputError('artifact-invalid', `${folder.name}: the file of adapter ${quote(entry.name)} is missing`)

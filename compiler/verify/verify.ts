@@ -1,9 +1,10 @@
 // Is an artifact what its manifest says, and do its forms compute the same? Every file is hashed; then the base, each
 // adapter's low-rank path and its merged form run through both graphs on seeded probes.
-import type { Manifest } from '../contract.ts'
+import { type AnyManifest, isEncoder } from '../contract.ts'
+import { verifyEncoder } from '../encoder/verify.ts'
 import { InputError } from '../errors.ts'
 import type { Host } from '../host.ts'
-import { readArtifact, verifyFiles } from '../read-artifact.ts'
+import { readAnyArtifact, verifyFiles } from '../read-artifact.ts'
 import { Findings, VERIFICATION_SCHEMA, type Verification } from './findings.ts'
 import { verifyLowRank } from './low-rank.ts'
 import { verifyMerged } from './merged.ts'
@@ -32,18 +33,20 @@ export async function verify(
   host: VerifyHost,
   onStep: (what: string) => void = () => {},
 ): Promise<Verification> {
-  const { id, manifest } = await readArtifact(artifact.folder, host)
+  const { id, manifest } = await readAnyArtifact(artifact.folder, host)
   checkNames(sources, manifest)
   const probes = drawProbes(manifest.base.architecture, seed)
   const lengths = probes.map(({ ids }) => ids.length)
   const findings = new Findings(manifest, Math.max(...lengths))
   onStep('files')
   await checkFiles(artifact, manifest, host, findings)
-  if (findings.problems.length === 0) {
+  const given = { artifact, sources, probes, findings, host, onStep }
+  if (findings.problems.length === 0 && isEncoder(manifest)) await verifyEncoder({ ...given, manifest })
+  else if (findings.problems.length === 0 && !isEncoder(manifest)) {
     const { base } = sources
     const keepsBase = manifest.target !== 'merged' || manifest.adapters.length === 0
     if (base !== undefined && keepsBase) await checkBase(base, manifest, host, findings)
-    const task = { artifact, manifest, sources, probes, findings, host, onStep }
+    const task = { ...given, manifest }
     await (manifest.target === 'merged' ? verifyMerged(task) : verifyLowRank(task))
   }
   const { comparisons, effects, notes, problems } = findings
@@ -62,7 +65,12 @@ export async function verify(
   }
 }
 
-async function checkFiles({ folder }: GraphFolder, manifest: Manifest, host: Host, findings: Findings): Promise<void> {
+async function checkFiles(
+  { folder }: GraphFolder,
+  manifest: AnyManifest,
+  host: Host,
+  findings: Findings,
+): Promise<void> {
   try {
     await verifyFiles(folder, manifest, host)
   } catch (error) {

@@ -1,0 +1,17 @@
+// Compiles whatever the folder of the base holds: a decoder, or an encoder.
+import { type CompileInput, compile, type Progress } from './compile.ts'
+import type { AnyManifest } from './contract.ts'
+import { compileEncoder } from './encoder/compile.ts'
+import { encoderFamily } from './encoder/config.ts'
+import type { Host, OutFolder } from './host.ts'
+
+/** As `compile`. */
+export async function compileAny(
+  input: CompileInput,
+  out: OutFolder,
+  host: Host,
+  onProgress: (progress: Progress) => void = () => {},
+): Promise<{ id: string; manifest: AnyManifest }> {
+  const make = (await encoderFamily(input.base)) === undefined ? compile : compileEncoder
+  return make(input, out, host, onProgress)
+}
