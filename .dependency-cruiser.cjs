@@ -54,6 +54,11 @@ module.exports = {
       ],
       'The compiler behind HTTP; never the gateway, the cli or the backend.',
     ),
+    only(
+      'pull',
+      ['^runtime/disk\\.ts$', 'node_modules/(@huggingface/hub|zod)/', '^(fs|path|crypto)', '^node:'],
+      'The Hub into a folder; knows nothing of what the files mean.',
+    ),
     {
       name: 'gpu-backend-imports',
       severity: 'error',

@@ -15,6 +15,7 @@ export function parseAdapterSpec(spec: string): AdapterSpec {
   const match = /^([^=*/]+)(?:\*([^=]+))?=(.+)$/s.exec(spec)
   const name = match?.[1] ?? basename(resolve(spec))
   const path = match?.[3] ?? spec
+  requireLocal(path, '--adapter')
   const weight = match?.[2] === undefined ? 1 : Number(match[2])
   if (!Number.isFinite(weight)) {
     throw new UserError(
@@ -30,7 +31,17 @@ export function parseAdapterSpec(spec: string): AdapterSpec {
   return { name, path, weight }
 }
 
+/** What a verb reads is on this machine: a name on the Hub means something else tomorrow. */
+export function requireLocal(path: string, subject: string): void {
+  if (!/^hf:[^/]+\/[^/]+$/.test(path)) return
+  const folder = path.replace(/^.*\/|@.*$/g, '')
+  throw new UserError(
+    `${subject}: "${path}" is on the Hub; pull it first, \`sidepath pull ${path} --out ./${folder}\`, and give that folder.`,
+  )
+}
+
 export async function requireFolder(path: string, subject: string): Promise<void> {
+  requireLocal(path, subject)
   const there = await stat(path).catch(() => undefined)
   if (there?.isDirectory()) return
   const found = there === undefined ? 'does not exist' : 'is a file'

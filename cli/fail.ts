@@ -5,6 +5,9 @@ export class UserError extends Error {
   override name = 'UserError'
 }
 
+/** Their messages are for the user as they stand. */
+const SPOKEN: ReadonlySet<string> = new Set(['UserError', 'BackendError', 'PullError'])
+
 const EXIT_USER = 1
 const EXIT_OURS = 2
 
@@ -22,7 +25,7 @@ export function fail(error: unknown): never {
 export function describe(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined
   if (hasProblems(error)) return error.problems.map(({ message }) => message).join('\nsidepath: ')
-  if (error.name === 'UserError' || error.name === 'BackendError') return error.message
+  if (SPOKEN.has(error.name)) return error.message
   const { code, path, syscall } = error as NodeJS.ErrnoException
   const subject = path === undefined ? 'a file' : `"${path}"`
   switch (code) {

@@ -4,6 +4,7 @@ import { dirname } from 'node:path'
 import { inspectFile, inspectFolder } from '../compiler/inspect/inspect.ts'
 import type { Cell, Inspection } from '../compiler/inspect/inspection.ts'
 import { nodeHost, openFile, openFolder } from '../runtime/disk.ts'
+import { requireLocal } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { table } from './table.ts'
 
@@ -17,6 +18,7 @@ export async function inspectCommand(path: string, { json }: InspectOptions): Pr
 }
 
 async function inspect(path: string): Promise<Inspection> {
+  requireLocal(path, 'inspect')
   const there = await stat(path).catch(() => undefined)
   if (there === undefined) throw new UserError(`"${path}" does not exist; check the path.`)
   if (there.isDirectory()) return inspectFolder(openFolder(path), nodeHost)

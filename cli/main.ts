@@ -176,6 +176,19 @@ function program(): Command {
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./score.ts')).scoreCommand(options))
 
+  sidepath
+    .command('pull <reference>')
+    .description('a base or an adapter from the Hugging Face Hub, e.g. hf:OWNER/NAME or hf:OWNER/NAME@REVISION')
+    .option('--out <folder>', "where it goes; the repository's name without")
+    .addOption(
+      new Option(
+        '--include <pattern>',
+        "files by pattern, e.g. '*.gguf', in place of the usual ones; repeat for more",
+      ).argParser<string[]>((pattern, before) => [...(before ?? []), pattern]),
+    )
+    .option('--json', 'print the result as JSON')
+    .action(async (reference, options) => (await import('./pull.ts')).pullCommand(reference, options))
+
   return sidepath
 }
 
