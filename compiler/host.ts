@@ -9,6 +9,8 @@ export interface ByteSource {
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>
   /** Fills `target` from `offset` on, without a copy in between; for hosts that can. */
   readInto?(offset: number, target: Uint8Array): Promise<void>
+  /** What the host's lanes know the file by; for hosts whose lanes read files themselves. */
+  readonly laneFile?: number
   close(): Promise<void>
 }
 
@@ -23,6 +25,16 @@ export interface Folder {
 export interface ByteSink {
   write(bytes: Uint8Array): Promise<void>
   close(): Promise<void>
+  /** For hosts whose lanes write files themselves. Who uses it writes nothing by `write`. */
+  readonly random?: RandomSink
+}
+
+/** The same file, written in any order. */
+export interface RandomSink {
+  readonly laneFile: number
+  writeAt(offset: number, bytes: Uint8Array): Promise<void>
+  /** Tells of bytes that a lane has written. */
+  wrote(bytes: number): void
 }
 
 /** A folder to write into. It becomes visible at its final name only after the whole compile succeeded. */

@@ -1,7 +1,10 @@
 // Files as the compiler wants them, on Node: bounded random access, folders that nothing escapes, atomic output.
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
+
+/** So much is written before it is brought to the disk: a few tenths of a second of a fast one. */
+const FLUSH_BYTES = 128 * 1024 * 1024
 
 /** A file opened for random access. See `ByteSource` in compiler/host.ts. */
 export async function openFile(path: string, name: string = path) {
@@ -22,6 +25,7 @@ export async function openFile(path: string, name: string = path) {
   return {
     name,
     size,
+    laneFile: handle.fd,
     async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
       check(offset, length)
       const bytes = new Uint8Array(length)
@@ -67,19 +71,7 @@ export async function stageFolder(path: string) {
       const full = resolve(staging, child)
       if (!full.startsWith(staging + sep)) throw new RangeError(`${path}: "${child}" is outside the folder`)
       await makeFolder(dirname(full))
-      const handle = await open(full, 'wx')
-      return {
-        async write(bytes: Uint8Array): Promise<void> {
-          for (let done = 0; done < bytes.length; ) {
-            const { bytesWritten } = await handle.write(bytes, done, bytes.length - done)
-            done += bytesWritten
-          }
-        },
-        async close(): Promise<void> {
-          await handle.sync()
-          await handle.close()
-        },
-      }
+      return openSink(await open(full, 'wx'))
     },
     /** Fails, leaving `target` untouched, when it exists and is not an empty folder. */
     async commit(target: string = path): Promise<void> {
@@ -88,6 +80,48 @@ export async function stageFolder(path: string) {
     },
     async discard(): Promise<void> {
       await rm(staging, { recursive: true, force: true })
+    },
+  }
+}
+
+/** A file being written. What is written goes to the disk meanwhile, so that `close` does not wait for all of it. */
+function openSink(handle: FileHandle) {
+  let dirty = 0
+  let flushing: Promise<void> | undefined
+  let failure: unknown
+  const wrote = (bytes: number): void => {
+    dirty += bytes
+    if (dirty < FLUSH_BYTES || flushing !== undefined) return
+    dirty = 0
+    flushing = handle
+      .datasync()
+      // The system tells of a failed write once, so a later flush would succeed.
+      .catch((error: unknown) => {
+        failure ??= error
+      })
+      .then(() => {
+        flushing = undefined
+      })
+  }
+  const writeAll = async (bytes: Uint8Array, offset: number | null): Promise<void> => {
+    for (let done = 0; done < bytes.length; ) {
+      const at = offset === null ? null : offset + done
+      const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at)
+      done += bytesWritten
+    }
+    wrote(bytes.length)
+  }
+  return {
+    write: (bytes: Uint8Array) => writeAll(bytes, null),
+    random: { laneFile: handle.fd, writeAt: (offset: number, bytes: Uint8Array) => writeAll(bytes, offset), wrote },
+    async close(): Promise<void> {
+      try {
+        await flushing
+        if (failure !== undefined) throw failure
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
     },
   }
 }

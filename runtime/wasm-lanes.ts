@@ -1,16 +1,26 @@
-// Worker threads that run one WebAssembly module over one shared memory. See `Lanes` in compiler/merge/matrix.ts.
+// Worker threads that run one WebAssembly module over one shared memory, and read and write files into and out of it.
+// See `Lanes` in compiler/merge/matrix.ts.
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 
-export interface Call {
-  readonly name: string
-  readonly args: readonly number[]
+interface Transfer {
+  readonly file: number
+  readonly offset: number
+  readonly address: number
+  readonly length: number
 }
 
-export type Answer = { readonly result: number } | { readonly error: string }
+interface Job {
+  readonly read?: Transfer
+  readonly call?: { readonly name: string; readonly args: readonly number[] }
+  readonly write?: Transfer
+}
 
-interface Waiting extends Call {
+type Answer = { readonly result: number } | { readonly error: string; readonly code: string | undefined }
+
+interface Waiting {
+  readonly job: Job
   readonly resolve: (result: number) => void
   readonly reject: (error: Error) => void
 }
@@ -21,6 +31,9 @@ declare const WebAssembly: {
   compile(bytes: Uint8Array<ArrayBuffer>): Promise<object>
 }
 
+/** One is worked on and one waits in the thread, so that no lane idles for the time of a message. */
+const JOBS_PER_LANE = 2
+
 /** One lane a core, where not told otherwise. */
 export function wasmLanes(lanes: number = availableParallelism()) {
   return {
@@ -29,26 +42,23 @@ export function wasmLanes(lanes: number = availableParallelism()) {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
       const module = await WebAssembly.compile(assemble(true))
       const threads = Array.from({ length: lanes }, () => startLane({ module, memory }))
-      const idle = [...threads]
       const queue: Waiting[] = []
       const next = (): void => {
-        if (queue.length === 0) return
-        const thread = idle.pop()
-        if (thread === undefined) return
-        const call = queue.shift() as Waiting
-        const done = () => {
-          idle.push(thread)
-          next()
-        }
-        thread.run(call).then(call.resolve, call.reject).finally(done)
+        const least = threads.reduce((a, b) => (b.pending < a.pending ? b : a))
+        const waiting = least.pending < JOBS_PER_LANE ? queue.shift() : undefined
+        if (waiting === undefined) return
+        const { job, resolve, reject } = waiting
+        least.run(job).then(resolve, reject).finally(next)
       }
+      const run = (job: Job): Promise<number> =>
+        new Promise((resolve, reject) => {
+          queue.push({ job, resolve, reject })
+          next()
+        })
       return {
         buffer: memory.buffer,
-        run: (name: string, args: readonly number[]) =>
-          new Promise<number>((resolve, reject) => {
-            queue.push({ name, args, resolve, reject })
-            next()
-          }),
+        run: (name: string, args: readonly number[]) => run({ call: { name, args } }),
+        stream: run,
         async close(): Promise<void> {
           await Promise.all(threads.map((thread) => thread.close()))
         },
@@ -67,26 +77,31 @@ function startLane(workerData: object) {
   })
   worker.unref()
   let failed: Error | undefined
-  let pending: Waiting | undefined
+  /** Answers come in the order of the jobs. */
+  const pending: Waiting[] = []
   const fail = (error: Error): void => {
-    failed = error
-    pending?.reject(error)
+    failed ??= error
+    for (const { reject } of pending.splice(0)) reject(failed)
   }
   worker.on('error', fail)
   worker.on('exit', (code) => fail(new Error(`a merge thread ended with code ${code}`)))
   worker.on('message', (answer: Answer) => {
-    if ('error' in answer) pending?.reject(new Error(answer.error))
-    else pending?.resolve(answer.result)
+    const waiting = pending.shift()
+    if ('error' in answer) waiting?.reject(Object.assign(new Error(answer.error), { code: answer.code }))
+    else waiting?.resolve(answer.result)
   })
   return {
-    run: ({ name, args }: Call) =>
+    get pending(): number {
+      return pending.length
+    },
+    run: (job: Job) =>
       new Promise<number>((resolve, reject) => {
         if (failed !== undefined) {
           reject(failed)
           return
         }
-        pending = { name, args, resolve, reject }
-        worker.postMessage({ name, args } satisfies Call)
+        pending.push({ job, resolve, reject })
+        worker.postMessage(job)
       }),
     close: () => worker.terminate(),
   }

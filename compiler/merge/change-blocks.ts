@@ -16,7 +16,7 @@ export const SUM_DTYPE = 'F32'
 
 type Sum = (slot: Slot, block: RowBlock) => Promise<Float32Array<ArrayBuffer>>
 
-export async function* changeBlocks(plan: TensorPlan, workspace: Workspace): AsyncGenerator<Block<Slot>> {
+export async function* changeBlocks(plan: TensorPlan, workspace: Workspace): AsyncGenerator<Block<Slot, Uint8Array>> {
   const blocks = workspace.rowBlocks(plan, SUM_DTYPE)
   const sum = await openSum(plan, workspace)
   const dora = await readDora(plan, blocks, sum, workspace)
@@ -56,7 +56,7 @@ async function openSum(plan: TensorPlan, workspace: Workspace): Promise<Sum> {
     const load = async () => {
       workspace.floats(slot.source, block.count * columns).set(await before(block))
     }
-    await merge(slot, block, load())
+    await merge(slot, block, { ready: load() })
     return new Float32Array(workspace.floats(slot.target, block.count * columns))
   }
 }

@@ -1,10 +1,33 @@
 // What the merge needs from whoever hosts it: threads that run the kernel over one shared memory.
 
+/** Bytes between a file and the memory. */
+export interface Transfer {
+  readonly file: number
+  readonly offset: number
+  readonly address: number
+  readonly length: number
+}
+
+export interface Call {
+  readonly name: string
+  readonly args: readonly number[]
+}
+
+/** What a lane does at one go: a block is read, worked on and written while it is in that core's cache. */
+export interface LaneJob {
+  readonly read: Transfer
+  /** Without it the block is only copied. */
+  readonly call?: Call
+  readonly write: Transfer
+}
+
 /** Several instances of one WebAssembly module on one memory. */
 export interface Lanes {
   readonly buffer: ArrayBufferLike
   /** Runs an exported function of i32 parameters and result, when a lane is free. */
   run(name: string, args: readonly number[]): Promise<number>
+  /** The same between reading and writing a file; for hosts whose lanes can. 0 where nothing is run. */
+  stream?(job: LaneJob): Promise<number>
   close(): Promise<void>
 }
 

@@ -5,7 +5,7 @@ import type { FloatDtype } from '../safetensors/dtypes.ts'
 import { assembleModule } from './assembler.ts'
 import { leftBytes, packLeft, packRight, rightBytes } from './factors.ts'
 import { mergeFunction, RIGHT_BYTES, STEP_COLUMNS, STEP_ROWS } from './kernel-code.ts'
-import { type Lanes, type OpenLanes, PAGE_BYTES } from './matrix.ts'
+import { type Lanes, type OpenLanes, PAGE_BYTES, type Transfer } from './matrix.ts'
 import type { TensorPlan } from './plan.ts'
 
 /**
@@ -59,7 +59,10 @@ function blockRows(plan: TensorPlan, dtype: FloatDtype, blockBytes: number): num
   return Math.max(1, Math.floor(steps)) * STEP_ROWS
 }
 
-export type AddBlock = (slot: Slot, block: RowBlock, ready: Promise<void>) => Promise<number>
+/** How a block's bytes come into the slot and leave it: both by the caller, or both by the lane. */
+export type BlockMoves = { readonly ready: Promise<void> } | { readonly read: Transfer; readonly write: Transfer }
+
+export type AddBlock = (slot: Slot, block: RowBlock, moves: BlockMoves) => Promise<number>
 
 export class Workspace {
   readonly slots: readonly Slot[]
@@ -116,8 +119,8 @@ export class Workspace {
   }
 
   /**
-   * Loads a tensor's factors. The result adds them to the block in a slot's `source`, once `ready`, and leaves the sums
-   * in its `target`; it resolves to the largest absolute value before rounding, as bits.
+   * Loads a tensor's factors. The result adds them to the block in a slot's `source`, once it is there, and leaves the
+   * sums in its `target`; it resolves to the largest absolute value before rounding, as bits.
    */
   async load(plan: TensorPlan, dtype: FloatDtype): Promise<AddBlock> {
     this.#turn += 1
@@ -127,13 +130,16 @@ export class Workspace {
     const { columns, rank } = plan
     packRight(plan, dtype, this.#sums(dtype, right.at, rightBytes(plan, dtype)))
     const tile = Math.max(1, Math.floor(TILE_BYTES / (rank * RIGHT_BYTES)))
-    const add = async (slot: Slot, { start, count }: RowBlock, ready: Promise<void>): Promise<number> => {
-      await ready
+    const add = async (slot: Slot, { start, count }: RowBlock, moves: BlockMoves): Promise<number> => {
+      if ('ready' in moves) await moves.ready
       packLeft(plan, start, count, this.#sums(dtype, slot.left, leftBytes(plan, count, dtype)))
-      return this.#lanes.run(dtype, [slot.source, slot.target, slot.left, right.at, count, columns, rank, tile])
+      const args = [slot.source, slot.target, slot.left, right.at, count, columns, rank, tile]
+      if ('ready' in moves) return this.#lanes.run(dtype, args)
+      assert(this.#lanes.stream !== undefined, 'blocks are moved by lanes that can')
+      return this.#lanes.stream({ ...moves, call: { name: dtype, args } })
     }
-    return (slot, block, ready) => {
-      const result = add(slot, block, ready)
+    return (slot, block, moves) => {
+      const result = add(slot, block, moves)
       // From here on, not only once it runs: the block may still be read when the next tensor but one wants the place.
       const before = right.done
       right.done = result.then(
@@ -142,6 +148,12 @@ export class Workspace {
       )
       return result
     }
+  }
+
+  /** From one file to another, through a slot; `undefined` where the lanes know no files. */
+  get copy(): ((read: Transfer, write: Transfer) => Promise<number>) | undefined {
+    const { stream } = this.#lanes
+    return stream === undefined ? undefined : (read, write) => stream({ read, write })
   }
 
   close(): Promise<void> {

@@ -1,18 +1,18 @@
 // Reads, computes and writes at the same time: several blocks in flight, each in a slot of its own, written in order.
 
-/** One piece of a file: `fill` makes its bytes, which stay valid until they are written. */
-export interface Block<Slot> {
-  fill(slot: Slot): Promise<Uint8Array>
+/** One piece of a file: `fill` makes it, and it stays valid until it is written. */
+export interface Block<Slot, Piece> {
+  fill(slot: Slot): Promise<Piece>
 }
 
 /**
  * Never holds more blocks than slots. Rejects with the first error once nothing is in flight any more, so that the
  * caller may free the slots and close the files.
  */
-export async function writeInOrder<Slot>(
-  blocks: AsyncIterable<Block<Slot>>,
+export async function writeInOrder<Slot, Piece>(
+  blocks: AsyncIterable<Block<Slot, Piece>>,
   slots: readonly Slot[],
-  write: (bytes: Uint8Array) => Promise<void>,
+  write: (piece: Piece) => Promise<void>,
 ): Promise<void> {
   const free = slots.map((): Promise<void> => Promise.resolve())
   let written = Promise.resolve()
@@ -30,9 +30,9 @@ export async function writeInOrder<Slot>(
       const before = written
       written = (async () => {
         try {
-          const bytes = await filled
+          const piece = await filled
           await before
-          if (failure === undefined) await write(bytes)
+          if (failure === undefined) await write(piece)
         } catch (error) {
           failed(error)
           await before

@@ -3,6 +3,7 @@ import type { OutFolder } from '../host.ts'
 import type { StoredTensor } from '../safetensors/read.ts'
 import { changeBlocks } from './change-blocks.ts'
 import { headerWithHead } from './header.ts'
+import { type LaneFiles, openLaneFiles, type Piece } from './lane-files.ts'
 import { isPlain, mergeBlocks } from './merge-blocks.ts'
 import type { Shard } from './open-base.ts'
 import type { TensorPlan } from './plan.ts'
@@ -20,13 +21,17 @@ export async function writeShard(
   onBytes: (bytes: number) => void,
 ): Promise<number> {
   const sink = await out.create(shard.path)
+  const files = openLaneFiles(shard.source, sink, workspace)
   let written = 0
   try {
-    const blocks = shardBlocks(shard, plans, tied, workspace)
-    await writeInOrder(blocks, workspace.slots, async (bytes) => {
-      await sink.write(bytes)
-      written += bytes.length
-      onBytes(bytes.length)
+    const blocks = shardBlocks(shard, plans, tied, workspace, files)
+    await writeInOrder(blocks, workspace.slots, async (piece) => {
+      const length = typeof piece === 'number' ? piece : piece.length
+      if (typeof piece === 'number') files?.sink.wrote(length)
+      else if (files !== undefined) await files.sink.writeAt(written, piece)
+      else await sink.write(piece)
+      written += length
+      onBytes(length)
     })
   } finally {
     await sink.close()
@@ -39,28 +44,48 @@ async function* shardBlocks(
   plans: ReadonlyMap<string, TensorPlan>,
   tied: StoredTensor | undefined,
   workspace: Workspace,
-): AsyncGenerator<Block<Slot>> {
-  let copied = tied === undefined ? 0 : shard.dataStart
+  files: LaneFiles | undefined,
+): AsyncGenerator<Block<Slot, Piece>> {
+  let copied = 0
+  // How far the output is ahead of the base.
+  let shift = 0
   if (tied !== undefined) {
     const header = await headerWithHead(shard, tied)
+    copied = shard.dataStart
+    shift = header.length - copied
     yield { fill: async () => header }
   }
   for (const tensor of shard.tensors) {
     const plan = plans.get(tensor.name)
     if (plan === undefined) continue
-    yield* copyBlocks(shard, copied, tensor.offset, workspace)
-    yield* isPlain(plan) ? mergeBlocks(plan, workspace) : changeBlocks(plan, workspace)
+    yield* copyBlocks(shard, copied, tensor.offset, shift, workspace, files)
+    if (isPlain(plan)) yield* mergeBlocks(plan, workspace, shift, files)
+    else yield* changeBlocks(plan, workspace)
     copied = tensor.offset + tensor.bytes
   }
-  yield* copyBlocks(shard, copied, shard.source.size, workspace)
-  if (tied !== undefined) yield* copyBlocks(shard, tied.offset, tied.offset + tied.bytes, workspace)
+  const { size } = shard.source
+  yield* copyBlocks(shard, copied, size, shift, workspace, files)
+  if (tied === undefined) return
+  yield* copyBlocks(shard, tied.offset, tied.offset + tied.bytes, size + shift - tied.offset, workspace, files)
 }
 
-function* copyBlocks({ source }: Shard, from: number, to: number, workspace: Workspace): Generator<Block<Slot>> {
-  for (let at = from; at < to; at += workspace.blockBytes) {
-    const length = Math.min(workspace.blockBytes, to - at)
+function* copyBlocks(
+  { source }: Shard,
+  from: number,
+  to: number,
+  shift: number,
+  workspace: Workspace,
+  files: LaneFiles | undefined,
+): Generator<Block<Slot, Piece>> {
+  const { blockBytes, copy } = workspace
+  for (let at = from; at < to; at += blockBytes) {
+    const length = Math.min(blockBytes, to - at)
     yield {
       async fill(slot) {
+        if (files !== undefined && copy !== undefined) {
+          await copy(files.read(at, length, slot.source), files.write(at + shift, length, slot.source))
+          return length
+        }
         const bytes = workspace.bytes(slot.source, length)
         await readInto(source, at, bytes)
         return bytes
