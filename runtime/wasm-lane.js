@@ -1,5 +1,5 @@
-// The thread of one lane: instantiates the module that it is given, and does jobs: a call by name, a block from one file
-// to another, or the one between the other's reading and writing. Plain JavaScript, because to strip types costs each
+// The thread of one lane: instantiates the module that it is given, and does lists of steps: a call by name, a block from
+// one file to another, or the one between the other's reading and writing. Plain JavaScript, because to strip types costs each
 // thread some megabytes.
 import { readSync, writeSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
@@ -17,12 +17,16 @@ function move(step, { file, offset, address, length }, what) {
   }
 }
 
-parentPort.on('message', ({ read, call, write }) => {
+parentPort.on('message', (steps) => {
   try {
-    if (read !== undefined) move(readSync, read, 'a file shrank while it was read')
-    const result = call === undefined ? 0 : exports[call.name](...call.args)
-    if (write !== undefined) move(writeSync, write, 'a file takes no more bytes')
-    parentPort.postMessage({ result })
+    let largest = 0
+    for (const { read, call, write } of steps) {
+      if (read !== undefined) move(readSync, read, 'a file shrank while it was read')
+      const result = call === undefined ? 0 : exports[call.name](...call.args) >>> 0
+      if (write !== undefined) move(writeSync, write, 'a file takes no more bytes')
+      largest = Math.max(largest, result)
+    }
+    parentPort.postMessage({ result: largest })
   } catch (error) {
     parentPort.postMessage({ error: String(error), code: error.code })
   }

@@ -11,7 +11,7 @@ interface Transfer {
   readonly length: number
 }
 
-interface Job {
+interface Step {
   readonly read?: Transfer
   readonly call?: { readonly name: string; readonly args: readonly number[] }
   readonly write?: Transfer
@@ -20,7 +20,7 @@ interface Job {
 type Answer = { readonly result: number } | { readonly error: string; readonly code: string | undefined }
 
 interface Waiting {
-  readonly job: Job
+  readonly steps: readonly Step[]
   readonly resolve: (result: number) => void
   readonly reject: (error: Error) => void
 }
@@ -47,17 +47,17 @@ export function wasmLanes(lanes: number = availableParallelism()) {
         const least = threads.reduce((a, b) => (b.pending < a.pending ? b : a))
         const waiting = least.pending < JOBS_PER_LANE ? queue.shift() : undefined
         if (waiting === undefined) return
-        const { job, resolve, reject } = waiting
-        least.run(job).then(resolve, reject).finally(next)
+        const { steps, resolve, reject } = waiting
+        least.run(steps).then(resolve, reject).finally(next)
       }
-      const run = (job: Job): Promise<number> =>
+      const run = (steps: readonly Step[]): Promise<number> =>
         new Promise((resolve, reject) => {
-          queue.push({ job, resolve, reject })
+          queue.push({ steps, resolve, reject })
           next()
         })
       return {
         buffer: memory.buffer,
-        run: (name: string, args: readonly number[]) => run({ call: { name, args } }),
+        run: (name: string, args: readonly number[]) => run([{ call: { name, args } }]),
         stream: run,
         async close(): Promise<void> {
           await Promise.all(threads.map((thread) => thread.close()))
@@ -94,14 +94,14 @@ function startLane(workerData: object) {
     get pending(): number {
       return pending.length
     },
-    run: (job: Job) =>
+    run: (steps: readonly Step[]) =>
       new Promise<number>((resolve, reject) => {
         if (failed !== undefined) {
           reject(failed)
           return
         }
-        pending.push({ job, resolve, reject })
-        worker.postMessage(job)
+        pending.push({ steps, resolve, reject })
+        worker.postMessage(steps)
       }),
     close: () => worker.terminate(),
   }

@@ -56,7 +56,7 @@ async function openSum(plan: TensorPlan, workspace: Workspace): Promise<Sum> {
     const load = async () => {
       workspace.floats(slot.source, block.count * columns).set(await before(block))
     }
-    await merge(slot, block, { ready: load() })
+    await merge.add(slot, block, load())
     return new Float32Array(workspace.floats(slot.target, block.count * columns))
   }
 }

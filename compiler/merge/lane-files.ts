@@ -15,7 +15,7 @@ export interface LaneFiles {
 export function openLaneFiles(source: ByteSource, sink: ByteSink, workspace: Workspace): LaneFiles | undefined {
   const { laneFile } = source
   const { random } = sink
-  if (laneFile === undefined || random === undefined || workspace.copy === undefined) return undefined
+  if (laneFile === undefined || random === undefined || !workspace.streams) return undefined
   return {
     sink: random,
     read: (offset, length, address) => ({ file: laneFile, offset, length, address }),

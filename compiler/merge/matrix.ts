@@ -8,16 +8,16 @@ export interface Transfer {
   readonly length: number
 }
 
-export interface Call {
+export interface LaneCall {
   readonly name: string
   readonly args: readonly number[]
 }
 
-/** What a lane does at one go: a block is read, worked on and written while it is in that core's cache. */
-export interface LaneJob {
+/** A block is read, worked on and written while it is in that core's cache. */
+export interface LaneStep {
   readonly read: Transfer
   /** Without it the block is only copied. */
-  readonly call?: Call
+  readonly call?: LaneCall
   readonly write: Transfer
 }
 
@@ -26,8 +26,11 @@ export interface Lanes {
   readonly buffer: ArrayBufferLike
   /** Runs an exported function of i32 parameters and result, when a lane is free. */
   run(name: string, args: readonly number[]): Promise<number>
-  /** The same between reading and writing a file; for hosts whose lanes can. 0 where nothing is run. */
-  stream?(job: LaneJob): Promise<number>
+  /**
+   * Does the steps one after the other on one lane, and gives the largest result, as an unsigned integer; 0 where
+   * nothing is called. For hosts whose lanes can read and write files.
+   */
+  stream?(steps: readonly LaneStep[]): Promise<number>
   close(): Promise<void>
 }
 

@@ -33,7 +33,7 @@ export interface MergeReport extends CopiedFiles {
  * the weights in the same files, order and types, with the same metadata, and `files`, other names in the base's
  * folder, byte for byte. Throws `InputError`: before the first byte for what does not fit, while writing where a sum is
  * not finite. The bytes depend neither on the order of the adapters nor on the number of lanes. Memory: a few blocks,
- * the adapters' own factors, and those of two tensors once more.
+ * the adapters' own factors, and those of four tensors once more.
  */
 export async function mergeCheckpoint(
   base: Base,
@@ -53,7 +53,6 @@ export async function mergeCheckpoint(
   const total = base.shards.reduce((sum, { source }) => sum + source.size, tied?.bytes ?? 0)
   const workspace = await Workspace.open(
     [...plans.values()].map((plan) => ({ plan, dtype: isPlain(plan) ? plan.tensor.dtype : SUM_DTYPE })),
-    total,
     lanes,
   )
   let done = 0

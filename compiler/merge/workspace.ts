@@ -1,24 +1,22 @@
-// The one memory of a merge, laid out once: a few slots for blocks in flight, and room for the factors of two tensors.
+// The one memory of a merge, laid out once: a few slots for blocks in flight, and room for the factors of a few tensors.
 import { assert, inputError } from '../errors.ts'
 import { ELEMENT_BYTES } from '../safetensors/decode.ts'
 import type { FloatDtype } from '../safetensors/dtypes.ts'
 import { assembleModule } from './assembler.ts'
 import { leftBytes, packLeft, packRight, rightBytes } from './factors.ts'
-import { mergeFunction, RIGHT_BYTES, STEP_COLUMNS, STEP_ROWS } from './kernel-code.ts'
-import { type Lanes, type OpenLanes, PAGE_BYTES, type Transfer } from './matrix.ts'
+import { LEFT_BYTES, mergeFunction, RIGHT_BYTES, STEP_COLUMNS, STEP_ROWS } from './kernel-code.ts'
+import { type LaneStep, type Lanes, type OpenLanes, PAGE_BYTES, type Transfer } from './matrix.ts'
 import type { TensorPlan } from './plan.ts'
 
-/**
- * Blocks are large against the cost of a read, a message and a write, and small against the caches. The smallest keep
- * the merge of a small base small; with the largest those costs are a few hundredths of the whole.
- */
-const MIN_BLOCK_BYTES = 512 * 1024
-export const MAX_BLOCK_BYTES = 2 * 1024 * 1024
-/** So many blocks keep all lanes busy from the first to the last. */
-const BLOCKS_OF_A_BASE = 1024
+/** Large against the cost of a read and a write; two of them, before and after, stay in a core's second-level cache. */
+export const BLOCK_BYTES = 256 * 1024
+/** What a lane that reads and writes by itself is told at once: large against the cost of a message. */
+export const SPAN_BYTES = 2 * 1024 * 1024
 /** Of a lane, one block is computed while one is read and one is written. */
 const SLOTS_PER_LANE = 2
 const SLOTS_OF_IO = 2
+/** Tensors whose factors are held: small ones are one block each, and no lane may wait for the end of another's. */
+const TENSORS = 4
 /** Part of `right` that stays in the first-level cache while the rows go by. */
 const TILE_BYTES = 16 * 1024
 /** Addresses of the kernel are 32-bit, and the last page stays free so that no sum of two wraps. */
@@ -42,13 +40,12 @@ export function fitsKernel({ rows, columns }: TensorPlan, dtype: FloatDtype): bo
   return rows >= STEP_ROWS && columns >= STEP_COLUMNS[dtype]
 }
 
-/** The rows of a tensor in blocks that the kernel takes: of at least `STEP_ROWS` rows each. */
-function rowBlocks(plan: TensorPlan, dtype: FloatDtype, blockBytes: number): RowBlock[] {
-  const step = blockRows(plan, dtype, blockBytes)
-  const count = Math.max(1, Math.floor(plan.rows / step) + (plan.rows % step < STEP_ROWS ? 0 : 1))
+/** So many rows in blocks that the kernel takes: of at least `STEP_ROWS` rows each. */
+function rowBlocks(rows: number, step: number): RowBlock[] {
+  const count = Math.max(1, Math.floor(rows / step) + (rows % step < STEP_ROWS ? 0 : 1))
   return Array.from({ length: count }, (_, index) => {
     const start = index * step
-    return { start, count: (index === count - 1 ? plan.rows : start + step) - start }
+    return { start, count: (index === count - 1 ? rows : start + step) - start }
   })
 }
 
@@ -59,41 +56,48 @@ function blockRows(plan: TensorPlan, dtype: FloatDtype, blockBytes: number): num
   return Math.max(1, Math.floor(steps)) * STEP_ROWS
 }
 
-/** How a block's bytes come into the slot and leave it: both by the caller, or both by the lane. */
-export type BlockMoves = { readonly ready: Promise<void> } | { readonly read: Transfer; readonly write: Transfer }
+/**
+ * A tensor whose factors are in the memory. Both resolve to the largest absolute value before rounding, as bits of a
+ * float.
+ */
+export interface LoadedTensor {
+  /** Adds to the block in a slot's `source`, once `ready`, and leaves the sums in its `target`. */
+  add(slot: Slot, block: RowBlock, ready: Promise<void>): Promise<number>
+  /** The lane reads, adds and writes the span, block by block; `move`: whence and whither the rows of one go. */
+  stream(slot: Slot, span: RowBlock, move: (block: RowBlock) => Moves): Promise<number>
+}
 
-export type AddBlock = (slot: Slot, block: RowBlock, moves: BlockMoves) => Promise<number>
+interface Moves {
+  readonly read: Transfer
+  readonly write: Transfer
+}
 
 export class Workspace {
   readonly slots: readonly Slot[]
-  /** What a block is made of; a slot holds at least as much. */
-  readonly blockBytes: number
   readonly #lanes: Lanes
   readonly #rights: readonly { readonly at: number; done: Promise<unknown> }[]
   #turn = 0
 
-  private constructor(lanes: Lanes, sizes: Sizes, slots: number, blockBytes: number) {
+  private constructor(lanes: Lanes, sizes: Sizes, slots: number) {
     this.#lanes = lanes
-    this.blockBytes = blockBytes
     const each = 2 * sizes.block + sizes.left
     this.slots = Array.from({ length: slots }, (_, index) => {
       const source = index * each
       return { source, target: source + sizes.block, left: source + 2 * sizes.block }
     })
-    this.#rights = [0, 1].map((index) => ({ at: slots * each + index * sizes.right, done: Promise.resolve() }))
+    this.#rights = Array.from({ length: TENSORS }, (_, index) => {
+      return { at: slots * each + index * sizes.right, done: Promise.resolve() }
+    })
   }
 
-  /** `plans`: each with the type that its sums are taken for. `totalBytes`: of the base. */
+  /** `plans`: each with the type that its sums are taken for. */
   static async open(
     plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[],
-    totalBytes: number,
     openLanes: OpenLanes,
   ): Promise<Workspace> {
-    const share = Math.ceil(totalBytes / BLOCKS_OF_A_BASE / PAGE_BYTES) * PAGE_BYTES
-    const blockBytes = Math.min(MAX_BLOCK_BYTES, Math.max(MIN_BLOCK_BYTES, share))
-    const sizes = sizesOf(plans, blockBytes)
+    const sizes = sizesOf(plans)
     const slots = SLOTS_PER_LANE * openLanes.lanes + SLOTS_OF_IO
-    const pages = Math.ceil((slots * (2 * sizes.block + sizes.left) + 2 * sizes.right) / PAGE_BYTES)
+    const pages = Math.ceil((slots * (2 * sizes.block + sizes.left) + TENSORS * sizes.right) / PAGE_BYTES)
     if (pages > MAX_PAGES) {
       throw inputError(
         'adapter-rank',
@@ -103,11 +107,16 @@ export class Workspace {
     const functions = (['F32', 'F16', 'BF16'] as const).map(mergeFunction)
     const assemble = (shared: boolean) =>
       assembleModule(functions, { shared, initialPages: pages, maximumPages: pages })
-    return new Workspace(await openLanes.open(assemble, pages), sizes, slots, blockBytes)
+    return new Workspace(await openLanes.open(assemble, pages), sizes, slots)
   }
 
   rowBlocks(plan: TensorPlan, dtype: FloatDtype): RowBlock[] {
-    return rowBlocks(plan, dtype, this.blockBytes)
+    return rowBlocks(plan.rows, blockRows(plan, dtype, BLOCK_BYTES))
+  }
+
+  /** For `stream`. */
+  spans(plan: TensorPlan, dtype: FloatDtype): RowBlock[] {
+    return rowBlocks(plan.rows, blockRows(plan, dtype, SPAN_BYTES))
   }
 
   bytes(at: number, length: number): Uint8Array {
@@ -118,29 +127,24 @@ export class Workspace {
     return new Float32Array(this.#lanes.buffer, at, length)
   }
 
-  /**
-   * Loads a tensor's factors. The result adds them to the block in a slot's `source`, once it is there, and leaves the
-   * sums in its `target`; it resolves to the largest absolute value before rounding, as bits.
-   */
-  async load(plan: TensorPlan, dtype: FloatDtype): Promise<AddBlock> {
+  /** Loads a tensor's factors. */
+  async load(plan: TensorPlan, dtype: FloatDtype): Promise<LoadedTensor> {
     this.#turn += 1
-    const right = this.#rights[this.#turn % 2]
-    assert(right !== undefined, 'there are two places for factors')
+    const right = this.#rights[this.#turn % TENSORS]
+    assert(right !== undefined, 'there are places for factors')
     await right.done
     const { columns, rank } = plan
     packRight(plan, dtype, this.#sums(dtype, right.at, rightBytes(plan, dtype)))
     const tile = Math.max(1, Math.floor(TILE_BYTES / (rank * RIGHT_BYTES)))
-    const add = async (slot: Slot, { start, count }: RowBlock, moves: BlockMoves): Promise<number> => {
-      if ('ready' in moves) await moves.ready
+    const sumBytes = LEFT_BYTES[dtype] / STEP_ROWS
+    const pack = (slot: Slot, { start, count }: RowBlock) =>
       packLeft(plan, start, count, this.#sums(dtype, slot.left, leftBytes(plan, count, dtype)))
-      const args = [slot.source, slot.target, slot.left, right.at, count, columns, rank, tile]
-      if ('ready' in moves) return this.#lanes.run(dtype, args)
-      assert(this.#lanes.stream !== undefined, 'blocks are moved by lanes that can')
-      return this.#lanes.stream({ ...moves, call: { name: dtype, args } })
+    const call = (slot: Slot, { start, count }: RowBlock) => {
+      const left = slot.left + start * rank * sumBytes
+      return { name: dtype, args: [slot.source, slot.target, left, right.at, count, columns, rank, tile] }
     }
-    return (slot, block, moves) => {
-      const result = add(slot, block, moves)
-      // From here on, not only once it runs: the block may still be read when the next tensor but one wants the place.
+    // From here on, not only once it runs: a block may still be read when a later tensor wants the place.
+    const hold = (result: Promise<number>) => {
       const before = right.done
       right.done = result.then(
         () => before,
@@ -148,12 +152,41 @@ export class Workspace {
       )
       return result
     }
+    const add = async (slot: Slot, block: RowBlock, ready: Promise<void>) => {
+      await ready
+      pack(slot, block)
+      const { name, args } = call(slot, { start: 0, count: block.count })
+      return this.#lanes.run(name, args)
+    }
+    const stream = async (slot: Slot, span: RowBlock, move: (block: RowBlock) => Moves) => {
+      pack(slot, span)
+      const blocks = rowBlocks(span.count, blockRows(plan, dtype, BLOCK_BYTES))
+      return this.#stream(
+        blocks.map((block) => {
+          const { start, count } = block
+          return { ...move({ start: span.start + start, count }), call: call(slot, block) }
+        }),
+      )
+    }
+    return {
+      add: (slot, block, ready) => hold(add(slot, block, ready)),
+      stream: (slot, span, move) => hold(stream(slot, span, move)),
+    }
   }
 
-  /** From one file to another, through a slot; `undefined` where the lanes know no files. */
-  get copy(): ((read: Transfer, write: Transfer) => Promise<number>) | undefined {
-    const { stream } = this.#lanes
-    return stream === undefined ? undefined : (read, write) => stream({ read, write })
+  /** Whether the lanes can `stream` and `copy`. */
+  get streams(): boolean {
+    return this.#lanes.stream !== undefined
+  }
+
+  /** From one file to another. */
+  async copy(moves: readonly Moves[]): Promise<void> {
+    await this.#stream(moves)
+  }
+
+  #stream(steps: readonly LaneStep[]): Promise<number> {
+    assert(this.#lanes.stream !== undefined, 'files are moved by lanes that can')
+    return this.#lanes.stream(steps)
   }
 
   close(): Promise<void> {
@@ -173,16 +206,13 @@ interface Sizes {
 }
 
 /** Multiples of a cache line, so that no two lanes write to one. */
-function sizesOf(
-  plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[],
-  blockBytes: number,
-): Sizes {
-  const sizes = { block: blockBytes, left: 0, right: 0 }
+function sizesOf(plans: readonly { readonly plan: TensorPlan; readonly dtype: FloatDtype }[]): Sizes {
+  const sizes = { block: BLOCK_BYTES, left: 0, right: 0 }
   for (const { plan, dtype } of plans) {
     // The last block of a tensor may have up to a step more.
-    const rows = Math.min(plan.rows, blockRows(plan, dtype, blockBytes) + STEP_ROWS - 1)
-    sizes.block = Math.max(sizes.block, rows * plan.columns * ELEMENT_BYTES[dtype])
-    sizes.left = Math.max(sizes.left, leftBytes(plan, rows, dtype))
+    const most = (bytes: number) => Math.min(plan.rows, blockRows(plan, dtype, bytes) + STEP_ROWS - 1)
+    sizes.block = Math.max(sizes.block, most(BLOCK_BYTES) * plan.columns * ELEMENT_BYTES[dtype])
+    sizes.left = Math.max(sizes.left, leftBytes(plan, most(SPAN_BYTES), dtype))
     sizes.right = Math.max(sizes.right, rightBytes(plan, dtype))
   }
   const lines = (bytes: number) => Math.ceil(bytes / 64) * 64

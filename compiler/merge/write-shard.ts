@@ -4,11 +4,11 @@ import type { StoredTensor } from '../safetensors/read.ts'
 import { changeBlocks } from './change-blocks.ts'
 import { headerWithHead } from './header.ts'
 import { type LaneFiles, openLaneFiles, type Piece } from './lane-files.ts'
-import { isPlain, mergeBlocks } from './merge-blocks.ts'
+import { isPlain, mergeBlocks, mergeSpans } from './merge-blocks.ts'
 import type { Shard } from './open-base.ts'
 import type { TensorPlan } from './plan.ts'
 import { readInto } from './read-into.ts'
-import type { Slot, Workspace } from './workspace.ts'
+import { BLOCK_BYTES, type Slot, SPAN_BYTES, type Workspace } from './workspace.ts'
 import { type Block, writeInOrder } from './write-in-order.ts'
 
 /** `tied`: a tensor of this shard whose bytes, as they were, also become the head's. */
@@ -59,8 +59,9 @@ async function* shardBlocks(
     const plan = plans.get(tensor.name)
     if (plan === undefined) continue
     yield* copyBlocks(shard, copied, tensor.offset, shift, workspace, files)
-    if (isPlain(plan)) yield* mergeBlocks(plan, workspace, shift, files)
-    else yield* changeBlocks(plan, workspace)
+    if (!isPlain(plan)) yield* changeBlocks(plan, workspace)
+    else if (files === undefined) yield* mergeBlocks(plan, workspace)
+    else yield* mergeSpans(plan, workspace, shift, files)
     copied = tensor.offset + tensor.bytes
   }
   const { size } = shard.source
@@ -77,19 +78,31 @@ function* copyBlocks(
   workspace: Workspace,
   files: LaneFiles | undefined,
 ): Generator<Block<Slot, Piece>> {
-  const { blockBytes, copy } = workspace
-  for (let at = from; at < to; at += blockBytes) {
-    const length = Math.min(blockBytes, to - at)
+  const step = files === undefined ? BLOCK_BYTES : SPAN_BYTES
+  for (let at = from; at < to; at += step) {
+    const length = Math.min(step, to - at)
     yield {
       async fill(slot) {
-        if (files !== undefined && copy !== undefined) {
-          await copy(files.read(at, length, slot.source), files.write(at + shift, length, slot.source))
-          return length
+        if (files === undefined) {
+          const bytes = workspace.bytes(slot.source, length)
+          await readInto(source, at, bytes)
+          return bytes
         }
-        const bytes = workspace.bytes(slot.source, length)
-        await readInto(source, at, bytes)
-        return bytes
+        await workspace.copy(
+          pieces(at, length).map(([offset, bytes]) => ({
+            read: files.read(offset, bytes, slot.source),
+            write: files.write(offset + shift, bytes, slot.source),
+          })),
+        )
+        return length
       },
     }
   }
+}
+
+function pieces(from: number, length: number): [offset: number, bytes: number][] {
+  return Array.from({ length: Math.ceil(length / BLOCK_BYTES) }, (_, index) => {
+    const done = index * BLOCK_BYTES
+    return [from + done, Math.min(BLOCK_BYTES, length - done)]
+  })
 }

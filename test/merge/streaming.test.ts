@@ -9,7 +9,7 @@ import { inlineLanes } from '../../compiler/merge/inline-lanes.ts'
 import { type OpenLanes, PAGE_BYTES } from '../../compiler/merge/matrix.ts'
 import { mergeCheckpoint } from '../../compiler/merge/merge-checkpoint.ts'
 import { openBase } from '../../compiler/merge/open-base.ts'
-import { MAX_BLOCK_BYTES } from '../../compiler/merge/workspace.ts'
+import { BLOCK_BYTES } from '../../compiler/merge/workspace.ts'
 import { writeInOrder } from '../../compiler/merge/write-in-order.ts'
 import { openFolder, stageFolder } from '../../runtime/disk.ts'
 import { refusal } from '../compiler/failing.ts'
@@ -89,8 +89,8 @@ async function pagesFor(layers: number, rows: number, lanes: number, untouchedRo
   const base = await openBase(imagined.folder)
   await mergeCheckpoint(base, [adapter('a', 1, changes)], [], imagined.out, counting)
   expect(imagined.written).toBe(imagined.bytes)
-  expect(imagined.largestRead).toBeLessThanOrEqual(MAX_BLOCK_BYTES)
-  expect(imagined.mostReading).toBeLessThanOrEqual((2 * lanes + 2) * MAX_BLOCK_BYTES)
+  expect(imagined.largestRead).toBeLessThanOrEqual(BLOCK_BYTES)
+  expect(imagined.mostReading).toBeLessThanOrEqual((2 * lanes + 2) * BLOCK_BYTES)
   return taken
 }
 
@@ -101,12 +101,12 @@ describe('the memory of a merge', () => {
     expect(await pagesFor(1, 65_536, 2, 2 ** 20)).toBe(most)
     expect(await pagesFor(8, 1024, 2)).toBeLessThan(most)
     // Six slots of source, target and left; twice the right factor.
-    expect(most * PAGE_BYTES).toBeLessThan(6 * (2 * MAX_BLOCK_BYTES + 128 * 1024) + MIB)
+    expect(most * PAGE_BYTES).toBeLessThan(6 * (2 * BLOCK_BYTES + 128 * 1024) + MIB)
   })
 
   it('grows by two slots with each lane', async () => {
     const [one, two] = [await pagesFor(1, 1024, 1), await pagesFor(1, 1024, 2)]
-    expect((two - one) * PAGE_BYTES).toBeLessThan(2 * (2 * MAX_BLOCK_BYTES + 128 * 1024))
+    expect((two - one) * PAGE_BYTES).toBeLessThan(2 * (2 * BLOCK_BYTES + 128 * 1024))
   })
 })
 
