@@ -4,7 +4,7 @@ import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:f
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 
 /** So much is written before it is brought to the disk: a few tenths of a second of a fast one. */
-const FLUSH_BYTES = Number(process.env.FL ?? 128) * 1024 * 1024
+const FLUSH_BYTES = 128 * 1024 * 1024
 
 /** A file opened for random access. See `ByteSource` in compiler/host.ts. */
 export async function openFile(path: string, name: string = path) {
