@@ -1,5 +1,6 @@
-// Merging a LoRA adapter of r = 16 on all linears into a checkpoint in bfloat16: ours, PEFT's and `cp`, alternating, each
-// in a process of its own. PYTHON names an interpreter with transformers and peft.
+// Merging a LoRA adapter of r = 16 on all linears into a checkpoint in bfloat16: ours, PEFT's, mergekit's and `cp`,
+// alternating, each in a process of its own. PYTHON names an interpreter with transformers and peft, MERGEKIT one with
+// mergekit; without them those two are left out. SAMPLES: rounds that count; fewer than five are not recorded.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { closeSync, fsyncSync, openSync } from 'node:fs'
 import { copyFile, mkdtemp, rm } from 'node:fs/promises'
@@ -8,8 +9,9 @@ import { join } from 'node:path'
 import { LARGE, type Size, SMALL, writeAdapter, writeBase } from './merge-fixture.ts'
 import { quantile, type Row, record } from './record.ts'
 
-const SAMPLES = 5
-const PYTHON = process.env.PYTHON ?? 'python3'
+const ENOUGH_SAMPLES = 5
+const SAMPLES = Number(process.env.SAMPLES ?? ENOUGH_SAMPLES)
+const { PYTHON, MERGEKIT } = process.env
 
 /** Says the peak of the process's resident memory at its end, in KiB. */
 const SAY_PEAK = "data:text/javascript,process.on('exit',()=>console.error(process.resourceUsage().maxRSS))"
@@ -19,6 +21,14 @@ interface Sample {
   readonly rssMiB: number
 }
 
+if (!(Number.isSafeInteger(SAMPLES) && SAMPLES > 0)) throw new Error('SAMPLES is not a whole number from 1 on')
+if (PYTHON === undefined) {
+  console.error(
+    'PYTHON is not set: without a Python that has transformers and peft, only sidepath and cp are measured.',
+  )
+}
+if (MERGEKIT === undefined) console.error('MERGEKIT is not set: mergekit is not measured.')
+
 const scratch = await mkdtemp(join(tmpdir(), 'sidepath-bench-merge-'))
 const rows: Row[] = []
 try {
@@ -26,7 +36,12 @@ try {
 } finally {
   await rm(scratch, { recursive: true, force: true })
 }
-record('merge', 'PYTHON=<python with peft> node bench/merge.ts', rows)
+const interpreters = [
+  ...(PYTHON === undefined ? [] : ['PYTHON=<python with peft>']),
+  ...(MERGEKIT === undefined ? [] : ['MERGEKIT=<python with mergekit>']),
+]
+if (SAMPLES >= ENOUGH_SAMPLES) record('merge', [...interpreters, 'npm run bench:merge'].join(' '), rows)
+else for (const { what, value } of rows) console.log(`${what}: ${value}`)
 
 async function measure(size: Size): Promise<Row[]> {
   const folder = await mkdtemp(join(scratch, 'size-'))
@@ -35,22 +50,26 @@ async function measure(size: Size): Promise<Row[]> {
   await writeAdapter(adapter, base, size)
   const weights = join(base, 'model.safetensors')
   const ours: Sample[] = []
-  const peft: Sample[] = []
-  const peftAlone: number[] = []
   const copies: number[] = []
   const durableCopies: number[] = []
+  const peers = [
+    ...(PYTHON === undefined ? [] : [openPeer('PEFT merge_and_unload + save_pretrained', PYTHON, 'peft-merge.py')]),
+    ...(MERGEKIT === undefined
+      ? []
+      : [openPeer('mergekit passthrough of base+adapter', MERGEKIT, 'mergekit-merge.py')]),
+  ]
   const contenders = [
     async () => {
       const { seconds, result } = await timed(weights, out, () => runOurs(base, adapter, out))
       return () => ours.push({ seconds, rssMiB: result / 1024 })
     },
-    async () => {
-      const { seconds, result } = await timed(weights, out, () => runPeft(base, adapter, out))
+    ...peers.map(({ samples, alone, run }) => async () => {
+      const { seconds, result } = await timed(weights, out, () => run(base, adapter, out))
       return () => {
-        peft.push({ seconds, rssMiB: result.maxRssKiB / 1024 })
-        peftAlone.push(result.seconds)
+        samples.push({ seconds, rssMiB: result.maxRssKiB / 1024 })
+        alone.push(result.seconds)
       }
-    },
+    }),
     async () => {
       const { seconds, result } = await timed(weights, out, () => copy(weights, out))
       return () => {
@@ -67,25 +86,53 @@ async function measure(size: Size): Promise<Row[]> {
     }
   }
   await rm(folder, { recursive: true })
-  const what = `merge r=16 on all linears, ${(parameters / 1e6).toFixed(0)} M parameters in bf16`
-  const seconds = (samples: readonly number[]) => ({ value: `${quantile(samples, 0.5).toFixed(2)} s`, samples })
-  const mebibytes = (samples: readonly number[]) => ({ value: `${quantile(samples, 0.5).toFixed(0)} MiB`, samples })
-  const [mine, theirs] = [ours.map(({ seconds }) => seconds), peft.map(({ seconds }) => seconds)]
-  const [myRss, theirRss] = [ours.map(({ rssMiB }) => rssMiB), peft.map(({ rssMiB }) => rssMiB)]
+  const about = `merge r=16 on all linears, ${(parameters / 1e6).toFixed(0)} M parameters in bf16`
+  const row = (what: string, value: string, samples?: readonly number[]): Row => {
+    return { what: `${about}: ${what}`, value, ...(samples && { samples }) }
+  }
+  const times = (what: string, samples: readonly number[]) =>
+    row(what, `${quantile(samples, 0.5).toFixed(2)} s`, samples)
+  const rssOf = (samples: readonly Sample[]) => samples.map(({ rssMiB }) => rssMiB)
+  const peaks = (whose: string, samples: readonly Sample[]) => {
+    const sizes = rssOf(samples)
+    return row(`peak resident memory, ${whose}`, `${quantile(sizes, 0.5).toFixed(0)} MiB`, sizes)
+  }
   const over = (a: readonly number[], b: readonly number[]) => quantile(a, 0.5) / quantile(b, 0.5)
+  const ratio = (what: string, value: number) => row(what, `${value.toFixed(2)}×`)
+  const secondsOf = (samples: readonly Sample[]) => samples.map(({ seconds }) => seconds)
+  const mine = secondsOf(ours)
   return [
-    { what: `${what}: sidepath, whole process, on disk`, ...seconds(mine) },
-    { what: `${what}: PEFT merge_and_unload + save_pretrained, whole process`, ...seconds(theirs) },
-    { what: `${what}: PEFT without its imports`, ...seconds(peftAlone) },
-    { what: `${what}: sidepath's time over PEFT's without its imports`, value: `${over(mine, peftAlone).toFixed(2)}×` },
-    { what: `${what}: peak resident memory, sidepath`, ...mebibytes(myRss) },
-    { what: `${what}: peak resident memory, PEFT`, ...mebibytes(theirRss) },
-    { what: `${what}: sidepath's peak over PEFT's`, value: `${over(myRss, theirRss).toFixed(2)}×` },
-    { what: `${what}: cp of the weights`, ...seconds(copies) },
-    { what: `${what}: cp of the weights, on disk`, ...seconds(durableCopies) },
-    { what: `${what}: share of the speed of cp, both on disk`, value: percent(over(durableCopies, mine)) },
-    { what: `${what}: share of the speed of cp that leaves the bytes in memory`, value: percent(over(copies, mine)) },
+    times('sidepath, whole process, on disk', mine),
+    peaks('sidepath', ours),
+    ...peers.flatMap(({ name, samples, alone }) => [
+      times(`${name}, whole process`, secondsOf(samples)),
+      times(`${name}, without its imports`, alone),
+      ratio(`sidepath's time over that of ${name}`, over(mine, secondsOf(samples))),
+      ratio(`sidepath's time over that of ${name}, without its imports`, over(mine, alone)),
+      peaks(name, samples),
+      ratio(`sidepath's peak over that of ${name}`, over(rssOf(ours), rssOf(samples))),
+    ]),
+    times('cp of the weights', copies),
+    times('cp of the weights, on disk', durableCopies),
+    row('share of the speed of cp, both on disk', percent(over(durableCopies, mine))),
+    row('share of the speed of cp that leaves the bytes in memory', percent(over(copies, mine))),
   ]
+}
+
+interface PeerResult {
+  readonly seconds: number
+  readonly maxRssKiB: number
+}
+
+/** `script`: in this folder; prints a `PeerResult` as its last line. */
+function openPeer(name: string, python: string, script: string) {
+  const samples: Sample[] = []
+  const alone: number[] = []
+  const run = (...args: string[]): PeerResult => {
+    const { stdout } = finish(python, [join(import.meta.dirname, script), ...args])
+    return JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
+  }
+  return { name, samples, alone, run }
 }
 
 /**
@@ -117,11 +164,6 @@ function runOurs(base: string, adapter: string, out: string): number {
   const options = ['--base', base, '--adapter', `adapter=${adapter}`, '--out', out, '--format', 'safetensors', '--json']
   const { stderr } = finish(process.execPath, ['--import', SAY_PEAK, cli, 'merge', ...options])
   return Number(stderr.trim().split('\n').at(-1))
-}
-
-function runPeft(...args: string[]): { seconds: number; maxRssKiB: number } {
-  const { stdout } = finish(PYTHON, [join(import.meta.dirname, 'peft-merge.py'), ...args])
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
 }
 
 function finish(command: string, args: readonly string[]): { stdout: string; stderr: string } {

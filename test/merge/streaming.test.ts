@@ -199,8 +199,9 @@ describe('on disk', () => {
       'model.safetensors': encodeRaw(tensors, { format: 'pt' }),
     }
     for (const [name, bytes] of Object.entries(files)) await writeFile(join(parent, name), bytes)
+    const dense = Float32Array.from({ length: 40 * 256 }, random)
     const changes = [
-      { kind: 'add' as const, tensor: 'embed', value: Float32Array.from({ length: 40 * 256 }, random), sources: ['e'] },
+      { kind: 'add' as const, tensor: 'embed', value: dense, scaling: 1, sources: ['e'] },
       lowRank('long', { r: 7, in: 256, out: rows }, random),
       lowRank('narrow', { r: 2, in: 3, out: 9 }, random),
       lowRank('half', { r: 5, in: 130, out: 261 }, random),
