@@ -104,7 +104,8 @@ export class Workspace {
         `the ranks of the adapters add up to too much: the factors of one tensor take ${sizes.right} bytes; merge fewer at once`,
       )
     }
-    const functions = (['F32', 'F16', 'BF16'] as const).map(mergeFunction)
+    // Only those that are called: to assemble and to compile one takes milliseconds.
+    const functions = [...new Set(plans.map(({ dtype }) => dtype))].map(mergeFunction)
     const assemble = (shared: boolean) =>
       assembleModule(functions, { shared, initialPages: pages, maximumPages: pages })
     return new Workspace(await openLanes.open(assemble, pages), sizes, slots)
