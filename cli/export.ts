@@ -1,9 +1,9 @@
 // `sidepath export`: an adapter of an artifact, or all of a stack, as ONNX Runtime's .onnx_adapter file.
 import { open, rename, rm, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
-import type { Linear, Manifest } from '../compiler/contract.ts'
+import type { AnyManifest, Linear } from '../compiler/contract.ts'
 import { exportOnnxAdapter, type RoutedModule } from '../compiler/onnx-adapter/export.ts'
-import { readArtifact, verifyFiles } from '../compiler/read-artifact.ts'
+import { readAnyArtifact, verifyFiles } from '../compiler/read-artifact.ts'
 import type { Modules } from '../compiler/verify/side-path.ts'
 import { loadSubject, type Subject, wholeStack } from '../compiler/verify/subjects.ts'
 import { makeFolder, nodeHost, openFolder } from '../runtime/disk.ts'
@@ -23,7 +23,7 @@ export async function exportCommand({ artifact, adapter, out, json }: ExportOpti
     throw new UserError(`--out "${out}" exists; choose a file that does not.`)
   }
   const folder = openFolder(artifact)
-  const { manifest } = await readArtifact(folder, nodeHost)
+  const { manifest } = await readAnyArtifact(folder, nodeHost)
   await verifyFiles(folder, manifest, nodeHost)
   const subject = await choose(artifact, manifest, adapter)
   const modules = shapesOf(manifest, subject.modules)
@@ -41,7 +41,7 @@ export async function exportCommand({ artifact, adapter, out, json }: ExportOpti
   )
 }
 
-async function choose(artifact: string, manifest: Manifest, adapter: string | undefined): Promise<Subject> {
+async function choose(artifact: string, manifest: AnyManifest, adapter: string | undefined): Promise<Subject> {
   const folder = openFolder(artifact)
   if (manifest.target === 'merged') {
     throw new UserError(`"${artifact}" is merged: it holds no adapters; export from a routed or a stacked artifact.`)
@@ -58,7 +58,7 @@ async function choose(artifact: string, manifest: Manifest, adapter: string | un
 }
 
 /** A stacked graph wants every input: a module that the adapter lacks is zeros of rank 1. */
-function shapesOf({ bank, stack }: Manifest, modules: Modules): Map<string, RoutedModule> {
+function shapesOf({ bank, stack }: AnyManifest, modules: Modules): Map<string, RoutedModule> {
   const shaped = new Map<string, RoutedModule>()
   for (const { module, in: inSize, out } of stack ?? bank) {
     const found = modules.get(module)

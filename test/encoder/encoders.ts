@@ -10,6 +10,7 @@ import type { CompiledAdapter } from '../../compiler/read-adapter.ts'
 import { bankOf, stackOf } from '../../compiler/verify/side-path.ts'
 import { nodeHost, openFolder, stageFolder } from '../../runtime/disk.ts'
 import { openSession, type Tensor } from '../../runtime/node.ts'
+import { memorySource } from '../compiler/folders.ts'
 import { int } from '../compiler/runner.ts'
 import { temporaryFolder } from '../e2e/running.ts'
 
@@ -27,6 +28,8 @@ export interface Oracle {
   readonly input_ids: readonly (readonly number[])[]
   readonly token_type_ids: readonly (readonly number[])[]
   readonly answers: Readonly<Record<string, Answers>>
+  /** `right all`: the side of the padding, and the modes → the vectors of the texts. */
+  readonly pooled?: Readonly<Record<string, Record<'plain' | 'unit', readonly (readonly number[])[]>>>
 }
 
 export const readOracle = async (name: TinyName): Promise<Oracle> =>
@@ -37,6 +40,18 @@ export const tinyAdapter = (model: TinyName, name: string, weight = 1): AdapterI
   folder: openFolder(join(tinyPath(model), 'adapters', name)),
   weight,
 })
+
+/** A folder with some files put in place of its own, or added; `undefined` is a file that is gone. */
+export function withFiles(folder: Folder, files: Readonly<Record<string, string | undefined>>): Folder {
+  return {
+    name: folder.name,
+    async open(path) {
+      if (!Object.hasOwn(files, path)) return folder.open(path)
+      const text = files[path]
+      return text === undefined ? undefined : memorySource(`${folder.name}/${path}`, text)
+    },
+  }
+}
 
 export async function compileToDisk(
   base: Folder,
@@ -55,20 +70,29 @@ export interface Batch {
   readonly lengths: readonly number[]
   readonly ids: readonly (readonly number[])[]
   readonly types?: readonly (readonly number[])[]
+  readonly side?: 'left' | 'right'
 }
 
-/** Right-padded rows; `mask` from the lengths. */
-export function feedsOf(manifest: EncoderManifest, { lengths, ids, types }: Batch): Record<string, Tensor> {
+/** Rows padded to the longest; `mask` from the lengths. What stands past a row's length moves to its front on the left. */
+export function feedsOf(
+  manifest: EncoderManifest,
+  { lengths, ids, types, side = 'right' }: Batch,
+): Record<string, Tensor> {
   const rows = ids.length
   const tokens = Math.max(...ids.map((row) => row.length))
   const pad = (row: readonly number[]) => [...row, ...Array<number>(tokens - row.length).fill(0)]
-  const mask = lengths.map((length) => pad(Array<number>(length).fill(1)))
+  const place = (row: readonly number[], at: number) => {
+    const padded = pad(row)
+    const shift = side === 'left' ? tokens - (lengths[at] ?? 0) : 0
+    return padded.map((_, token) => padded[(token - shift + tokens) % tokens] as number)
+  }
+  const mask = lengths.map((length, at) => place(Array<number>(length).fill(1), at))
   const zeros = ids.map(() => [])
   return {
-    [graphNames.inputIds]: int(ids.flatMap(pad), rows, tokens),
+    [graphNames.inputIds]: int(ids.flatMap(place), rows, tokens),
     [graphNames.attentionMask]: int(mask.flat(), rows, tokens),
     ...(manifest.base.architecture.family === 'bert'
-      ? { [graphNames.tokenTypeIds]: int((types ?? zeros).flatMap(pad), rows, tokens) }
+      ? { [graphNames.tokenTypeIds]: int((types ?? zeros).flatMap(place), rows, tokens) }
       : {}),
   }
 }
