@@ -8,6 +8,11 @@ import { type CombineResult, combineModules } from '../compiler/combine/combine.
 import type { CombineInput } from '../compiler/combine/input.ts'
 import type { CombineMethod, CombineOptions } from '../compiler/combine/options.ts'
 import { type PeftIdentity, writePeft } from '../compiler/combine/write-peft.ts'
+import type { Linear } from '../compiler/contract.ts'
+import { encoderFamily } from '../compiler/encoder/config.ts'
+import { CLASSIFIER } from '../compiler/encoder/names.ts'
+import { openEncoder } from '../compiler/encoder/open.ts'
+import type { Folder } from '../compiler/host.ts'
 import { openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
@@ -93,13 +98,30 @@ function parseCompat(value: boolean | string): boolean | '0.20' {
 }
 
 async function readForBase(base: string, specs: readonly AdapterSpec[]): Promise<WeightedAdapter[]> {
-  const checkpoint = await openCheckpoint(openFolder(base))
+  const isEncoder = (await encoderFamily(openFolder(base))) !== undefined
+  const checkpoint = await (isEncoder ? openEncoderLinears : openDecoderLinears)(openFolder(base))
   try {
     const inputs = specs.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight }))
-    return await readAdapters(inputs, 'merged', layerLinears(checkpoint.config.architecture))
+    return await readAdapters(inputs, 'merged', checkpoint.linears)
   } finally {
     await checkpoint.close()
   }
+}
+
+interface OpenLinears {
+  readonly linears: readonly Linear[]
+  close(): Promise<void>
+}
+
+async function openDecoderLinears(folder: Folder): Promise<OpenLinears> {
+  const checkpoint = await openCheckpoint(folder)
+  return { linears: layerLinears(checkpoint.config.architecture), close: checkpoint.close }
+}
+
+/** Without the classifier, whose weight in the graph is not that of the checkpoint; PEFT saves it whole anyway. */
+async function openEncoderLinears(folder: Folder): Promise<OpenLinears> {
+  const { names, close } = await openEncoder(folder)
+  return { linears: names.linears.filter(({ module }) => module !== CLASSIFIER), close }
 }
 
 function toInput({ name, weight, modules }: WeightedAdapter): CombineInput {

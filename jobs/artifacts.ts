@@ -3,7 +3,7 @@ import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promis
 import { join } from 'node:path'
 import { MANIFEST_FILE } from '../compiler/contract.ts'
 import { InputError } from '../compiler/errors.ts'
-import { readArtifact } from '../compiler/read-artifact.ts'
+import { readAnyArtifact } from '../compiler/read-artifact.ts'
 import { makeFolder, nodeHost, openFolder } from '../runtime/disk.ts'
 import { Digest } from './contract.ts'
 import { removePartials, syncFolder } from './partial-file.ts'
@@ -76,7 +76,7 @@ export class Artifacts {
 
   async #remember(id: string): Promise<void> {
     const path = join(this.folder, id)
-    const { manifest } = await readArtifact(openFolder(path), nodeHost)
+    const { manifest } = await readAnyArtifact(openFolder(path), nodeHost)
     const manifestBytes = (await stat(join(path, MANIFEST_FILE))).size
     const files = new Map(manifest.files.map(({ path, bytes, sha256 }) => [path, { bytes, sha256 }]))
     files.set(MANIFEST_FILE, { bytes: manifestBytes, sha256: id })

@@ -1,7 +1,8 @@
 // The thread in which one job runs: uploads in, a staged artifact out. The main thread decides what becomes of it.
 import { join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
-import { compile, type Progress } from '../compiler/compile.ts'
+import type { Progress } from '../compiler/compile.ts'
+import { compileAny } from '../compiler/compile-any.ts'
 import { nodeHost, stageFolder } from '../runtime/disk.ts'
 import { blobFolder } from './blob-folder.ts'
 import { boundedFolder } from './bounded-folder.ts'
@@ -36,7 +37,7 @@ try {
     })),
     target: recipe.target,
   }
-  const result = await compile(input, boundedFolder(staged, maxBytes), nodeHost, report)
+  const result = await compileAny(input, boundedFolder(staged, maxBytes), nodeHost, report)
   post({ kind: 'done', artifact: result.id, staged: staged.path })
 } catch (error) {
   const failure = toFailure(error)

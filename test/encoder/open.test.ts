@@ -1,11 +1,12 @@
 // The folder of an encoder: what its configuration and its tensors must be, and what an adapter may change.
 import { describe, expect, it } from 'vitest'
+import type { AdapterInput } from '../../compiler/adapter/read-changes.ts'
 import { compileEncoder } from '../../compiler/encoder/compile.ts'
 import { openEncoder } from '../../compiler/encoder/open.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
 import { expectRefusal, refusal } from '../compiler/failing.ts'
-import { loadFiles, memoryFolder, memoryOut } from '../compiler/folders.ts'
-import { editRaw } from '../compiler/safetensors-file.ts'
+import { ADAPTER_FILES, loadFiles, memoryFolder, memoryOut } from '../compiler/folders.ts'
+import { editRaw, float32, type RawTensor } from '../compiler/safetensors-file.ts'
 import { TINY_NAMES, type TinyName, tinyAdapter, tinyPath } from './encoders.ts'
 
 const CONFIG = 'config.json'
@@ -116,6 +117,52 @@ describe('the tensors of a checkpoint', () => {
     expect(await compileOf(await folderOf('bert', () => {}, weights))).toBe(
       await compileOf(openFolder(tinyPath('bert'))),
     )
+  })
+})
+
+/** A classifier with these labels, as a base or as what an adapter saved whole. */
+function classifierTensors(labels: number, seed: number): [string, RawTensor][] {
+  const draw = (count: number) => Array.from({ length: count }, (_, i) => Math.sin(seed + i * 1.7))
+  return [
+    ['classifier.weight', { dtype: 'F32', shape: [labels, 20], data: float32(draw(labels * 20)) }],
+    ['classifier.bias', { dtype: 'F32', shape: [labels], data: float32(draw(labels)) }],
+  ]
+}
+
+describe('a head that an adapter saved whole', () => {
+  // Fewer labels than the width, as many as the rows of the weight, and more.
+  it.each([2, 21, 33])('of %i labels is in the merged weights, to one rounding', async (labels) => {
+    const path = tinyPath('bert-classifier')
+    const id2label = Object.fromEntries(Array.from({ length: labels }, (_, label) => [label, `label ${label}`]))
+    const baseWith = async (seed: number) => {
+      const weights = await editTensors('bert-classifier', (tensors) => {
+        for (const [name, tensor] of classifierTensors(labels, seed)) tensors.set(name, tensor)
+      })
+      const change = (config: Record<string, unknown>) => {
+        config.id2label = id2label
+      }
+      return folderOf('bert-classifier', change, weights)
+    }
+    const files = await loadFiles(`${path}/adapters/narrow`, ADAPTER_FILES)
+    const head = editRaw(files['adapter_model.safetensors']!, (tensors) => {
+      for (const [name, tensor] of classifierTensors(labels, 5)) tensors.set(`base_model.model.${name}`, tensor)
+    })
+    const folder = memoryFolder('adapter', { ...files, 'adapter_model.safetensors': head })
+    const classifierOf = async (seed: number, adapters: readonly AdapterInput[]) => {
+      const out = memoryOut()
+      const base = await baseWith(seed)
+      const { manifest } = await compileEncoder({ base, adapters, target: 'merged' }, out, nodeHost)
+      const bytes = 4 * labels * 21
+      // It is the last weight of a BERT.
+      const data = out.files.get('model.onnx_data')!.slice(-bytes)
+      return { values: new Float32Array(data.buffer), manifest }
+    }
+    const merged = await classifierOf(2, [{ name: 'own', folder }])
+    const wanted = await classifierOf(5, [])
+    expect(merged.manifest.adapters[0]!.modules.classifier).toEqual({ r: Math.min(labels, 21), scaling: 1 })
+    for (const [at, value] of wanted.values.entries()) {
+      expect(Math.abs(merged.values[at]! - value)).toBeLessThanOrEqual(2 ** -22)
+    }
   })
 })
 

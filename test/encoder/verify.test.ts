@@ -97,6 +97,30 @@ describe('on the command line', () => {
     expect(facts.verified).toMatch(/^yes/)
   })
 
+  it('combine adds adapters of an encoder, and verify takes the sum', async () => {
+    const at = tinyPath('modernbert')
+    const [sum, artifact] = [join(folder.path, 'sum'), join(folder.path, 'of-sum')]
+    const adapters = ['narrow*0.5', 'wide'].flatMap((spec) => [
+      '--adapter',
+      `${spec}=${join(at, 'adapters', spec.replace('*0.5', ''))}`,
+    ])
+    const combined = await sidepath(['combine', '--base', at, ...adapters, '--out', sum])
+    expect(combined.code, combined.stderr).toBe(0)
+    const made = await sidepath(['compile', '--base', at, '--adapter', `sum=${sum}`, '--out', artifact])
+    expect(made.code, made.stderr).toBe(0)
+  })
+
+  it('a stacked encoder feeds ONNX Runtime as an .onnx_adapter file', async () => {
+    const at = tinyPath('bert')
+    const [stack, file] = [join(folder.path, 'stack'), join(folder.path, 'wide.onnx_adapter')]
+    const adapter = `wide=${join(at, 'adapters', 'wide')}`
+    const made = await sidepath(['compile', '--base', at, '--target', 'stacked', '--adapter', adapter, '--out', stack])
+    expect(made.code, made.stderr).toBe(0)
+    const { code, stdout, stderr } = await sidepath(['export', '--artifact', stack, '--out', file, '--json'])
+    expect(code, stderr).toBe(0)
+    expect(JSON.parse(stdout)).toMatchObject({ adapter: 'wide', modules: 13 })
+  })
+
   it('score refuses an encoder in a sentence', async () => {
     const { code, stderr } = await sidepath(['score', '--artifact', compiled(), '--text', 'hi'])
     expect(code).toBe(1)
