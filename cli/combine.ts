@@ -1,6 +1,6 @@
 // `sidepath combine`: several PEFT adapters in, one PEFT adapter out, all or nothing.
-import { readdir, readFile, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { readdir, stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { readAdapters, type WeightedAdapter } from '../compiler/adapter/read-all.ts'
 import { layerLinears } from '../compiler/checkpoint/names.ts'
 import { openCheckpoint } from '../compiler/checkpoint/read.ts'
@@ -13,6 +13,7 @@ import { encoderFamily } from '../compiler/encoder/config.ts'
 import { CLASSIFIER } from '../compiler/encoder/names.ts'
 import { openEncoder } from '../compiler/encoder/open.ts'
 import type { Folder } from '../compiler/host.ts'
+import { readJson } from '../compiler/read-file.ts'
 import { openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
@@ -154,8 +155,8 @@ async function identify(specs: readonly AdapterSpec[]): Promise<{ identity: Peft
   const sorted = [...specs].sort((a, b) => (a.name < b.name ? -1 : 1))
   const configs = await Promise.all(
     sorted.map(
-      async ({ path }): Promise<Record<string, unknown>> =>
-        JSON.parse(await readFile(join(path, 'adapter_config.json'), 'utf8')),
+      // As the reader has it, and no further than the folder.
+      async ({ path }) => ((await readJson(openFolder(path), 'adapter_config.json')) ?? {}) as Record<string, unknown>,
     ),
   )
   const texts = (key: string) => [

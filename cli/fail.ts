@@ -6,7 +6,7 @@ export class UserError extends Error {
 }
 
 /** Their messages are for the user as they stand. */
-const SPOKEN: ReadonlySet<string> = new Set(['UserError', 'BackendError', 'PullError'])
+const SPOKEN: ReadonlySet<string> = new Set(['UserError', 'BackendError', 'PullError', 'PathError'])
 
 const EXIT_USER = 1
 const EXIT_OURS = 2

@@ -1,7 +1,12 @@
 // Files as the compiler wants them, on Node: bounded random access, folders that nothing escapes, atomic output.
 import { createHash, randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
-import { basename, dirname, join, relative, resolve, sep } from 'node:path'
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
+
+/** A path of the input that leaves its folder; the sentence says what to do. */
+export class PathError extends Error {
+  override readonly name = 'PathError'
+}
 
 /** So much is written before it is brought to the disk: a few tenths of a second of a fast one. */
 const FLUSH_BYTES = 128 * 1024 * 1024
@@ -40,22 +45,53 @@ export async function openFile(path: string, name: string = path) {
   }
 }
 
-/** A folder to read from; a path that leaves it, by `..`, by being absolute or by a symlink, is refused. */
+/** A snapshot of Hugging Face's cache, whose files are links into the `blobs` of the same repository. */
+const HUB_SNAPSHOT = /^(.*[/\\](?:models|datasets|spaces)--[^/\\]+)[/\\]snapshots[/\\][^/\\]+(?:[/\\]|$)/
+/** What the cache names a blob: git's SHA-1 or a SHA-256. */
+const HUB_BLOB = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/
+
+/**
+ * A folder to read from. It may itself be a link; what is in it may link only within it, or, in a snapshot of Hugging
+ * Face's cache, to a blob of the same repository. Any other way out, by `..`, an absolute path or a link, throws
+ * `PathError`.
+ */
 export function openFolder(path: string) {
   const root = resolve(path)
   return {
     name: path,
     async open(child: string) {
       const full = resolve(root, child)
-      if (!full.startsWith(root + sep)) throw new RangeError(`${path}: "${child}" is outside the folder`)
-      const real = await realpath(full).catch(ignoreMissing)
+      const isPlain = !isAbsolute(child) && !child.includes('\0') && leadsInside(relative(root, full))
+      if (!isPlain) throw new PathError(`${path}: ${quoted(child)} is outside the folder; name a file in it`)
+      const real = await realpath(full).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ELOOP') throw new PathError(`${path}: ${quoted(child)} is a link to itself; replace it`)
+        return ignoreMissing(error)
+      })
       if (real === undefined) return undefined
-      const inside = relative(await realpath(root), real)
-      if (inside.startsWith('..')) throw new RangeError(`${path}: "${child}" is a link that leaves the folder`)
+      const realRoot = await realpath(root)
+      if (!leadsInside(relative(realRoot, real)) && !isHubBlob(realRoot, real)) {
+        throw new PathError(
+          `${path}: ${quoted(child)} is a link that leaves the folder; put the file itself there, e.g. with cp -L`,
+        )
+      }
       if (!(await stat(real)).isFile()) return undefined
       return openFile(real, join(path, child))
     },
   }
+}
+
+function isHubBlob(root: string, file: string): boolean {
+  const repository = HUB_SNAPSHOT.exec(root)?.[1]
+  return repository !== undefined && dirname(file) === join(repository, 'blobs') && HUB_BLOB.test(basename(file))
+}
+
+function leadsInside(way: string): boolean {
+  return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
+}
+
+/** Names come from files of strangers: no control characters, no novel. */
+function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 200))
 }
 
 /** A folder under a temporary name beside `path`; `commit` flushes it and renames it into place. */

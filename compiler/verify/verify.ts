@@ -1,5 +1,6 @@
 // Is an artifact what its manifest says, and do its forms compute the same? Every file is hashed; then the base, each
 // adapter's low-rank path and its merged form run through both graphs on seeded probes.
+import { checkGraphs } from '../check-graphs.ts'
 import { type AnyManifest, isEncoder } from '../contract.ts'
 import { verifyEncoder } from '../encoder/verify.ts'
 import { InputError } from '../errors.ts'
@@ -73,6 +74,7 @@ async function checkFiles(
 ): Promise<void> {
   try {
     await verifyFiles(folder, manifest, host)
+    await checkGraphs(folder, manifest)
   } catch (error) {
     if (!(error instanceof InputError)) throw error
     findings.problems.push(...error.problems.map(({ message }) => message))

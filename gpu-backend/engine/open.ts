@@ -1,5 +1,6 @@
 // Puts an engine together from an artifact: graph, cache, bank, store, tokenizer.
 import { join } from 'node:path'
+import { checkGraphs } from '../../compiler/check-graphs.ts'
 import type { Manifest } from '../../compiler/contract.ts'
 import type { Folder } from '../../compiler/host.ts'
 import { readArtifact, verifyFiles } from '../../compiler/read-artifact.ts'
@@ -56,6 +57,7 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const routed = manifest.bank.length > 0
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
   const bank = routed ? new Bank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
+  await checkGraphs(folder, manifest)
   const session = await openSession(join(config.artifact, manifest.graphs.engine), { threads: config.threads })
   return { folder, id, manifest, session, model: createModel({ manifest, session, cache, bank }), bank }
 }

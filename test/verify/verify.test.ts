@@ -10,6 +10,7 @@ import { openFolder } from '../../runtime/disk.ts'
 import { expectRefusal } from '../compiler/failing.ts'
 import { compileToDisk, TINY } from '../compiler/folders.ts'
 import { temporaryFolder } from '../e2e/running.ts'
+import { model, node } from '../inspect/onnx-bytes.ts'
 import { flipByte, forgeAdapter, mapTensor, readManifest, replaceFile } from './sabotage.ts'
 
 const base = openFolder(join(TINY, 'base'))
@@ -286,6 +287,12 @@ describe('an artifact that was forged whole', () => {
 
   it('a graph that is none', async () => {
     const path = await spoiled('routed', (spoil) => replaceFile(spoil, 'engine.onnx', new Uint8Array(100).fill(7)))
+    expect((await run(path)).problems).toEqual([expect.stringContaining('engine.onnx: at byte')])
+  })
+
+  it('a graph that the runtime does not know', async () => {
+    const unknown = model([1, node('NoSuchOperator', [], ['y'])])
+    const path = await spoiled('routed', (spoil) => replaceFile(spoil, 'engine.onnx', new Uint8Array(unknown)))
     await expectRefusal(() => run(path), 'artifact-invalid', 'engine.onnx', 'cannot be opened')
   })
 
