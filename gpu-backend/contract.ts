@@ -11,6 +11,31 @@ export const CAPABILITY_TTL_S = 60
 
 const Digest = z.string().regex(/^[0-9a-f]{64}$/)
 
+/** Each part is a file to read, and their ranks add up in one slot of the bank. */
+export const MAX_MIX_PARTS = 8
+/** Beyond any use, and far from the end of fp32: the sum of a mix's largest weights. */
+export const MAX_MIX_WEIGHT = 1_000
+
+/** Adapters of one base, each times its weight: Σ wᵢ·Δᵢ, which runs in one slot as if it were one adapter. */
+export const Mix = z
+  .array(
+    z.strictObject({
+      digest: Digest,
+      weight: z
+        .number()
+        .min(-MAX_MIX_WEIGHT)
+        .max(MAX_MIX_WEIGHT)
+        .refine((weight) => weight !== 0, 'a part of weight 0 is no part'),
+    }),
+  )
+  .min(1)
+  .max(MAX_MIX_PARTS)
+  .refine((parts) => new Set(parts.map(({ digest }) => digest)).size === parts.length, 'digests must differ')
+export type Mix = z.infer<typeof Mix>
+
+/** A mix is spelt with the names of its parts: eight of 128 characters, and the weights between them. */
+export const MAX_MODEL_CHARS = 1_200
+
 /** Claims beside the registered `iss`, `aud`, `iat`, `exp` and `jti` (a fresh UUID). */
 export const CapabilityClaims = z.object({
   /** `infer` may run tokens; `load` may make an adapter resident; `admin` may unload and list. */
@@ -19,10 +44,13 @@ export const CapabilityClaims = z.object({
   tenant: z.string().min(1).max(128),
   /** Digest of the base that the request is meant for; the backend refuses any other. */
   base: Digest,
-  /** Digest of the adapter that this request runs with; null is the base itself. */
-  adapter: Digest.nullable(),
+  /**
+   * Digest of the adapter that this request runs with, or the mix; null is the base itself. One claim for all three: a
+   * backend that does not know mixes refuses one, where it would take a claim beside this for a request for the base.
+   */
+  adapter: z.union([Digest, Mix]).nullable(),
   /** The name that the caller used; answers carry it in `model`, in every chunk. */
-  model: z.string().min(1).max(128),
+  model: z.string().min(1).max(MAX_MODEL_CHARS),
   /** Upper bound on generated tokens; `max_tokens` above it is cut to it. */
   maxTokens: z.int().min(1),
 })
@@ -71,7 +99,7 @@ export const ChatCompletionRequest = z.strictObject({
 })
 export type ChatCompletionRequest = z.infer<typeof ChatCompletionRequest>
 
-/** `POST /v1/adapters/load`: make an adapter of the backend's store resident. The capability (`act: load`) names it. */
+/** `POST /v1/adapters/load`: make an adapter of the backend's store resident, or a mix. The capability (`act: load`) names it. */
 export const LoadResponse = z.object({ digest: Digest, slot: z.int(), loadedMs: z.number() })
 
 /** `GET /readyz`: no credential; says only what a router needs. */

@@ -1,4 +1,5 @@
 // Who gets in: requests wait here for memory and for the slot of their adapter, and are refused when they can never run.
+import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Model, Row } from './model.ts'
 import { Queue } from './queue.ts'
@@ -11,7 +12,7 @@ const MAX_OVERTAKEN = 32
 export interface AdmissionOptions {
   readonly model: Model
   /** Undefined where the graph has no low-rank path. */
-  readonly adapters: { pin(digest: string): Pinned; forget(digest: string): void } | undefined
+  readonly adapters: { pin(digest: string, mix?: Mix): Pinned; forget(digest: string): void } | undefined
   readonly maxQueue: number
 }
 
@@ -85,7 +86,7 @@ export class Admission {
       const need = request.promptIds.length + request.maxTokens
       // Memory is given in turn: who needs much is not passed by those who need little.
       if (!model.hasRoom(need)) break
-      const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter)
+      const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter, request.mix)
       if (slot === 'full') passedBy.push(waiting)
       if (slot === 'full' && waiting.overtaken >= MAX_OVERTAKEN) break
       if (typeof slot === 'string') continue

@@ -1,5 +1,6 @@
 // The engine as the main thread sees it: requests out, pieces back, whatever happens to the worker thread.
 import { Worker } from 'node:worker_threads'
+import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import { toError, toFailure } from './failure.ts'
 import { Pieces } from './pieces.ts'
@@ -14,7 +15,7 @@ export interface EngineClient {
   readonly stats: Stats
   /** Ends when the generation does; leaving the loop early, or `signal`, aborts it. Throws `BackendError`. */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<Piece, void, undefined>
-  load(digest: string): Promise<number>
+  load(digest: string, mix?: Mix): Promise<number>
   unload(digest: string): Promise<void>
   residents(): Promise<readonly Resident[]>
   /** Running requests fail with `engine_down`. */
@@ -109,8 +110,8 @@ class WorkerEngine implements EngineClient {
     }
   }
 
-  async load(digest: string): Promise<number> {
-    const outcome = await this.#call({ type: 'load', id: this.#nextId++, digest })
+  async load(digest: string, mix?: Mix): Promise<number> {
+    const outcome = await this.#call({ type: 'load', id: this.#nextId++, digest, mix })
     return 'slot' in outcome ? outcome.slot : 0
   }
 

@@ -1,6 +1,7 @@
 // Continuous batching: at every step rows may join, run and leave, each with its own adapter and its own sampler.
 // Sees rows, tokens and slots; tensors are the model's affair.
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Decode } from '../text/writer.ts'
 import { Admission, notRouted } from './admission.ts'
@@ -14,10 +15,10 @@ import type { Resident } from './slots.ts'
 
 export interface Adapters {
   readonly free: number
-  pin(digest: string): Pinned
+  pin(digest: string, mix?: Mix): Pinned
   release(digest: string): void
   forget(digest: string): void
-  load(digest: string): Promise<number>
+  load(digest: string, mix?: Mix): Promise<number>
   unload(digest: string): void
   list(): Resident[]
 }
@@ -83,8 +84,8 @@ export class Engine {
     await this.#loop
   }
 
-  async load(digest: string): Promise<number> {
-    return this.#bank().load(digest)
+  async load(digest: string, mix?: Mix): Promise<number> {
+    return this.#bank().load(digest, mix)
   }
 
   unload(digest: string): void {

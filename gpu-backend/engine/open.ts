@@ -12,6 +12,7 @@ import { Bank } from './bank.ts'
 import { Cache } from './cache.ts'
 import { readEndIds } from './end-ids.ts'
 import { Engine } from './engine.ts'
+import { mixReader } from './mix.ts'
 import { createModel, type Model } from './model.ts'
 import type { EngineInfo } from './protocol.ts'
 import type { EngineConfig, RowEvent } from './request.ts'
@@ -75,7 +76,10 @@ export async function openEngine(
     new Residency({
       slots: new Slots(config.slots),
       bank,
-      read: adapterReader(manifest, bank.rank, [join(config.artifact, 'adapters'), ...config.storeDirs]),
+      read: mixReader(
+        adapterReader(manifest, bank.rank, [join(config.artifact, 'adapters'), ...config.storeDirs]),
+        bank.rank,
+      ),
       onLoaded: (digest, error) => engine.adapterLoaded(digest, error),
     })
   const slots = residency === undefined ? 0 : config.slots

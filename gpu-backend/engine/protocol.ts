@@ -1,4 +1,5 @@
 // Messages between the main thread, which speaks HTTP, and the worker thread, which a running graph blocks.
+import type { Mix } from '../contract.ts'
 import type { EngineConfig, Failure, GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Resident } from './slots.ts'
 
@@ -16,7 +17,8 @@ export type ToWorker =
 
 /** Answered by one `done`. */
 export type Call =
-  | { readonly type: 'load' | 'unload'; readonly id: number; readonly digest: string }
+  | { readonly type: 'load'; readonly id: number; readonly digest: string; readonly mix?: Mix | undefined }
+  | { readonly type: 'unload'; readonly id: number; readonly digest: string }
   | { readonly type: 'list'; readonly id: number }
 
 export type FromWorker =

@@ -1,4 +1,5 @@
 // What the engine is asked for and what it answers: plain data, so that it crosses threads.
+import type { Mix } from '../contract.ts'
 import type { BackendErrorCode } from '../errors.ts'
 import type { Sampling } from './sampler.ts'
 
@@ -7,8 +8,10 @@ export interface GenerateRequest {
   readonly maxTokens: number
   readonly sampling: Sampling
   readonly stop: readonly string[]
-  /** Digest of the adapter; null is the base. */
+  /** Digest of the adapter, or of the mix; null is the base. */
   readonly adapter: string | null
+  /** What `adapter` is made of, where it is a mix. */
+  readonly mix?: Mix | undefined
   readonly tenant: string
 }
 

@@ -1,5 +1,6 @@
 // Brings adapters from the store into slots: read and checked first, and only then given a slot, so that a bad adapter
 // costs nobody theirs.
+import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Factors } from './bank.ts'
 import type { Resident, Slots } from './slots.ts'
@@ -7,8 +8,8 @@ import type { Resident, Slots } from './slots.ts'
 export interface ResidencyOptions {
   readonly slots: Slots
   readonly bank: { check(factors: Factors): void; write(slot: number, factors: Factors): void }
-  /** Reads an adapter by digest and verifies it. Throws `model_not_found` or `adapter_refused`. */
-  readonly read: (digest: string) => Promise<Factors>
+  /** Reads an adapter by digest and verifies it, or makes a mix. Throws `model_not_found` or `adapter_refused`. */
+  readonly read: (digest: string, mix?: Mix) => Promise<Factors>
   /** A read has ended; `error` is undefined where the adapter can be pinned now. Who does not want it calls `forget`. */
   readonly onLoaded: (digest: string, error: unknown) => void
 }
@@ -30,7 +31,8 @@ export class Residency {
     return this.#options.slots.free
   }
 
-  pin(digest: string): Pinned {
+  /** `mix`: what it is made of, where `digest` is that of a mix; it holds a slot like any adapter, its parts none. */
+  pin(digest: string, mix?: Mix): Pinned {
     const { slots } = this.#options
     const slot = slots.pin(digest)
     if (slot !== undefined) return slot
@@ -43,7 +45,7 @@ export class Residency {
     if (this.#loading.has(digest)) return 'loading'
     if (slots.free <= this.#loading.size + this.#ready.size) return 'full'
     // The waiting row hears of a failure through `onLoaded`.
-    this.#read(digest).catch(() => {})
+    this.#read(digest, mix).catch(() => {})
     return 'loading'
   }
 
@@ -57,11 +59,11 @@ export class Residency {
   }
 
   /** Makes it resident without a row that uses it. Throws `slots_full` when rows use all slots. */
-  async load(digest: string): Promise<number> {
+  async load(digest: string, mix?: Mix): Promise<number> {
     const { slots } = this.#options
     const before = slots.find(digest)
     if (before !== undefined) return before.slot
-    const factors = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest)))
+    const factors = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
     this.#ready.delete(digest)
     const slot = slots.find(digest)?.slot ?? this.#place(factors)
     if (slot === undefined) throw new BackendError('slots_full', 'every adapter slot is in use; try again later')
@@ -82,9 +84,9 @@ export class Residency {
     return this.#options.slots.list()
   }
 
-  #read(digest: string): Promise<Factors> {
+  #read(digest: string, mix?: Mix): Promise<Factors> {
     const { bank, read, onLoaded } = this.#options
-    const reading = read(digest).then(
+    const reading = read(digest, mix).then(
       (factors) => {
         this.#loading.delete(digest)
         bank.check(factors)

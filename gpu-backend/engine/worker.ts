@@ -38,7 +38,7 @@ function receive({ engine, close }: OpenEngine, message: ToWorker): void {
 async function perform(engine: Engine, call: Call): Promise<Outcome> {
   switch (call.type) {
     case 'load':
-      return { slot: await engine.load(call.digest) }
+      return { slot: await engine.load(call.digest, call.mix) }
     case 'unload':
       engine.unload(call.digest)
       return { ok: true }

@@ -3,7 +3,8 @@ import { randomUUID } from 'node:crypto'
 import { Hono } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { z } from 'zod'
-import { type Capability, type LoadResponse, paths, type Readiness } from '../contract.ts'
+import { type Capability, type LoadResponse, type Mix, paths, type Readiness } from '../contract.ts'
+import { runnableOf } from '../engine/mix.ts'
 import { BackendError } from '../errors.ts'
 import { answerError } from './answer-error.ts'
 import type { VerifyCapability } from './capability.ts'
@@ -58,13 +59,13 @@ export function createApp(options: AppOptions): Hono<Env> {
   app.post(paths.chat, may('infer'), (context) => chat(context, options))
   app.post(paths.load, may('load'), async (context) => {
     const startMs = now()
-    const digest = adapterOf(context.get('capability'))
-    const slot = await engine.load(digest)
+    const { digest, mix } = adapterOf(context.get('capability'))
+    const slot = await engine.load(digest, mix)
     const body: z.infer<typeof LoadResponse> = { digest, slot, loadedMs: now() - startMs }
     return context.json(body)
   })
   app.post(paths.unload, may('admin'), async (context) => {
-    const digest = adapterOf(context.get('capability'))
+    const { digest } = adapterOf(context.get('capability'))
     await engine.unload(digest)
     return context.json({ digest })
   })
@@ -84,9 +85,10 @@ function may(act: Capability['act']) {
   })
 }
 
-function adapterOf({ adapter }: Capability): string {
+function adapterOf(capability: Capability): { digest: string; mix: Mix | undefined } {
+  const { adapter, mix } = runnableOf(capability.adapter)
   if (adapter === null) throw new BackendError('request_invalid', 'the capability names no adapter')
-  return adapter
+  return { digest: adapter, mix }
 }
 
 function placeOf(error: Error): string {

@@ -3,6 +3,7 @@ import { randomInt } from 'node:crypto'
 import type { Context } from 'hono'
 import { ChatCompletionRequest, CompletionRequest } from '../contract.ts'
 import type { EngineClient } from '../engine/client.ts'
+import { runnableOf } from '../engine/mix.ts'
 import type { Piece } from '../engine/request.ts'
 import { BackendError } from '../errors.ts'
 import type { Text } from '../text/tokenizer.ts'
@@ -69,7 +70,7 @@ async function answer(context: Context<Env>, options: GenerateOptions, job: Job)
         seed: body.seed ?? randomInt(MAX_RANDOM_SEED),
       },
       stop: typeof stop === 'string' ? [stop] : stop,
-      adapter: capability.adapter,
+      ...runnableOf(capability.adapter),
       tenant: capability.tenant,
     },
     gone.signal,
@@ -136,7 +137,8 @@ async function* meter(
     else if (!context.req.raw.signal.aborted) outcome = 'failed'
     throw error
   } finally {
-    const { tenant, adapter, model } = context.get('capability')
+    const { tenant, adapter: claimed, model } = context.get('capability')
+    const { adapter } = runnableOf(claimed)
     const times = { firstMs, totalMs: now() - startMs }
     const requestId = context.get('requestId')
     log({ event: 'generation', requestId, tenant, adapter, model, promptTokens, completionTokens, outcome, ...times })
