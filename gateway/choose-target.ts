@@ -2,8 +2,10 @@
 // Authorised each time: an assignment made last week gives no access today.
 import { and, eq } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
+import { chooseMix, type MixTarget } from './choose-mix.ts'
 import { sha256 } from './digest.ts'
 import { hashBucket, pickArm } from './hash-bucket.ts'
+import type { AskedModel } from './parse-model.ts'
 import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from './policy.ts'
 import { assignments } from './records.ts'
 import type { Target } from './resolve-grants.ts'
@@ -17,7 +19,8 @@ export interface Assignment {
 
 export interface Choice {
   readonly model: string
-  readonly target: Target
+  readonly target: Target | MixTarget
+  /** Of the first part, where it is a mix. */
   readonly grantId: string
   /** The arm that runs, where the model is an experiment. */
   readonly arm: { readonly experimentId: string; readonly bucketVersion: number; readonly id: string } | null
@@ -107,9 +110,13 @@ function choose(policy: Policy, model: Model, target: Target, now: number, rest:
 export async function chooseTarget(
   db: DrizzleD1Database,
   policy: Policy,
-  name: string,
+  { name, mix }: AskedModel,
   now: number,
 ): Promise<Choice | undefined> {
+  if (mix !== null) {
+    const target = chooseMix(policy, mix, now)
+    return target && { model: name, target, grantId: target.parts[0].grantId, arm: null, exposure: null }
+  }
   const model = policy.models.find((candidate) => candidate.name === name)
   if (model === undefined) return undefined
   if (model.serves.kind === 'target') {

@@ -1,6 +1,7 @@
 // The inference routes: parse, choose, open the meter, sign, dispatch, relay, settle.
 import { CapabilityClaims } from '../gpu-backend/contract.ts'
 import { type Answer, callUpstream } from './call-upstream.ts'
+import { claimedAdapter } from './choose-mix.ts'
 import { type Choice, chooseTarget } from './choose-target.ts'
 import { type GatewayContext, userPolicy } from './context.ts'
 import { GatewayError, modelNotFound, upstreamError } from './errors.ts'
@@ -21,19 +22,20 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
     act: 'infer',
     tenant: policy.subject.tenantId,
     base: target.baseDigest,
-    adapter: target.kind === 'adapter' ? target.digest : null,
+    adapter: target.kind === 'mix' ? claimedAdapter(target) : target.kind === 'adapter' ? target.digest : null,
     model: choice.model,
     maxTokens: policy.maxTokens,
   })
   const now = world.now()
-  if (claims.model !== request.model || !mayDispatch(policy, claims, now)) {
+  if (claims.model !== request.model.name || !mayDispatch(policy, claims, now)) {
     throw new Error('about to dispatch what was not granted')
   }
   const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
-  // An adapter keeps to one backend, where it is resident; bare-base requests spread.
+  const { adapter } = claims
+  // An adapter keeps to one backend, where it is resident, and so does a mix; bare-base requests spread.
   const backends = orderByAffinity(
     policy.backends.filter((backend) => backend.baseDigest === claims.base),
-    claims.adapter ?? requestId,
+    adapter === null ? requestId : typeof adapter === 'string' ? adapter : JSON.stringify(adapter),
   )
   const { path, body, stream } = request
   return callUpstream(world, backends, { path, body, stream, capability, requestId, signal: c.req.raw.signal })

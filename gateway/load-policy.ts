@@ -1,7 +1,8 @@
 // Reads a key and everything that decides what it may use, in one D1 round trip.
-import { and, asc, eq, exists, or, sql } from 'drizzle-orm'
+import { and, asc, eq, exists, inArray, isNotNull, or, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { StoredKey } from './keys.ts'
+import { adaptersIn, readAdapter } from './merged-adapters.ts'
 import type { Experiment, Model, Policy } from './policy.ts'
 import type { Grant, Target } from './resolve-grants.ts'
 import {
@@ -9,6 +10,7 @@ import {
   arms,
   backends,
   bases,
+  compiles,
   experiments,
   grants,
   keys,
@@ -109,9 +111,27 @@ export async function loadPolicy(
     db.select().from(arms).where(eq(arms.tenantId, tenantId)).orderBy(asc(arms.position)),
     db.select().from(bases).where(eq(bases.disabled, false)),
     db.select().from(backends).where(eq(backends.enabled, true)),
+    // Merges of this tenant, and of others into a base that this tenant runs on.
+    db
+      .select({ tenantId: compiles.tenantId, artifact: compiles.artifact, parents: compiles.parents })
+      .from(compiles)
+      .where(
+        and(
+          isNotNull(compiles.artifact),
+          or(
+            eq(compiles.tenantId, tenantId),
+            ...[models, arms, adapters].map((table) =>
+              inArray(
+                compiles.artifact,
+                db.select({ digest: table.baseDigest }).from(table).where(eq(table.tenantId, tenantId)),
+              ),
+            ),
+          ),
+        ),
+      ),
   ])
   const [[keyRow], [tenant], [user], roleRows, grantRows, modelRows, adapterRows, ...others] = rows
-  const [experimentRows, armRows, baseRows, backendRows] = others
+  const [experimentRows, armRows, baseRows, backendRows, mergeRows] = others
   if (keyRow === undefined) return undefined
   const ownersLive =
     keyRow.class === 'admin' || (tenant?.disabled === false && (keyRow.userId === null || user?.disabled === false))
@@ -120,15 +140,15 @@ export async function loadPolicy(
 
   const enabledBases = new Set(baseRows.map((base) => base.digest))
   const adapterById = new Map(adapterRows.map((adapter) => [adapter.id, adapter]))
+  const madeOf = adaptersIn(tenant.id, mergeRows, adapterRows, enabledBases)
   const readTarget = (row: { adapterId: string | null; baseDigest: string | null }): Target => {
     if (row.adapterId === null && row.baseDigest !== null) {
-      return { kind: 'base', baseDigest: row.baseDigest, enabled: enabledBases.has(row.baseDigest) }
+      const { baseDigest } = row
+      return { kind: 'base', baseDigest, enabled: enabledBases.has(baseDigest), ...madeOf(baseDigest) }
     }
     const adapter = adapterById.get(row.adapterId ?? '')
     if (adapter === undefined) throw new Error('a model or arm row names no target')
-    const { id, digest, baseDigest, disabled } = adapter
-    const enabled = !disabled && enabledBases.has(baseDigest)
-    return { kind: 'adapter', tenantId: adapter.tenantId, id, digest, baseDigest, enabled }
+    return { ...readAdapter(adapter, enabledBases), ...madeOf(adapter.baseDigest) }
   }
   const readExperiment = (id: string): Experiment => {
     const row = experimentRows.find((experiment) => experiment.id === id)

@@ -1,12 +1,13 @@
 // The usage row: opened before dispatch together with the exposure, settled once, whatever ends the request.
 import { and, eq, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
+import type { MixedPart } from './choose-mix.ts'
 import type { Choice } from './choose-target.ts'
 import { digestRecord } from './digest.ts'
 import { errorFields, log } from './log.ts'
 import type { Policy } from './policy.ts'
 import type { Tokens } from './read-usage.ts'
-import { exposures, usage } from './records.ts'
+import { exposures, type UsedPart, usage } from './records.ts'
 
 export type Outcome = 'settled' | 'aborted' | 'failed'
 
@@ -22,6 +23,13 @@ export interface Meter {
 
 /** 128 bits of the digest: enough to find a row, short enough for a header. */
 const RECEIPT_CHARS = 32
+
+const recordPart = ({ adapter, weight, grantId }: MixedPart): UsedPart => ({
+  adapter: adapter.id,
+  digest: adapter.digest,
+  weight,
+  grant: grantId,
+})
 
 export async function openMeter(
   db: DrizzleD1Database,
@@ -45,6 +53,7 @@ export async function openMeter(
     experimentId: arm?.experimentId ?? null,
     bucketVersion: arm?.bucketVersion ?? null,
     armId: arm?.id ?? null,
+    mix: target.kind === 'mix' ? target.parts.map(recordPart) : null,
     createdAt,
   }
   const receipt = (await digestRecord(decision)).slice(0, RECEIPT_CHARS)

@@ -1,17 +1,18 @@
 // From a caller's body to the body that the backend gets: parsed, refused by name where unknown, built anew.
 import * as z from 'zod'
-import { ChatCompletionRequest, CompletionRequest, paths } from '../gpu-backend/contract.ts'
+import { ChatCompletionRequest, CompletionRequest, MAX_MODEL_CHARS, paths } from '../gpu-backend/contract.ts'
 import { badRequest } from './errors.ts'
+import { type AskedModel, parseModel } from './parse-model.ts'
 import { readJsonBody } from './read-body.ts'
 
-const model = z.string().min(1).max(128)
+const model = z.string().min(1).max(MAX_MODEL_CHARS)
 const Chat = ChatCompletionRequest.extend({ model })
 const Completion = CompletionRequest.extend({ model })
 
 export type Endpoint = 'chat' | 'completions'
 
 export interface InferRequest {
-  readonly model: string
+  readonly model: AskedModel
   readonly path: string
   readonly stream: boolean
   /** JSON for the backend. It has no `model`: what runs is in the signed capability alone. */
@@ -42,5 +43,5 @@ export async function parseInferRequest(request: Request, endpoint: Endpoint): P
   const options = stream
     ? { stream_options: { include_usage: stream_options?.include_usage === true, continuous_usage_stats: true } }
     : {}
-  return { model: name, path: paths[endpoint], stream, body: JSON.stringify({ ...fields, ...options }) }
+  return { model: parseModel(name), path: paths[endpoint], stream, body: JSON.stringify({ ...fields, ...options }) }
 }

@@ -1,4 +1,6 @@
 // What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
+import type { Capability } from '../gpu-backend/contract.ts'
+import { parseModel } from './parse-model.ts'
 import type { Decision, Grant, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
 
@@ -60,16 +62,23 @@ function targetsOf(model: Model): readonly Target[] {
  */
 export function mayDispatch(
   policy: Policy,
-  claims: { readonly model: string; readonly base: string; readonly adapter: string | null },
+  claims: Pick<Capability, 'model' | 'base' | 'adapter'>,
   now: number,
 ): boolean {
-  return policy.models
-    .filter((model) => model.name === claims.model)
-    .flatMap(targetsOf)
-    .some(
+  const { adapter } = claims
+  const { name, mix } = parseModel(claims.model)
+  const names = mix?.map((part) => part.name) ?? [name]
+  const wanted = adapter === null || typeof adapter === 'string' ? [adapter] : adapter.map(({ digest }) => digest)
+  // A mix is of adapters, and only a mix is of several.
+  if (mix === null ? wanted.length !== 1 || adapter !== wanted[0] : wanted.length === 0 || adapter === null)
+    return false
+  const targets = policy.models.filter((model) => names.includes(model.name)).flatMap(targetsOf)
+  return wanted.every((digest) =>
+    targets.some(
       (target) =>
         target.baseDigest === claims.base &&
-        (target.kind === 'adapter' ? target.digest : null) === claims.adapter &&
+        (target.kind === 'adapter' ? target.digest : null) === digest &&
         isGranted(policy, target, now),
-    )
+    ),
+  )
 }

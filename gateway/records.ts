@@ -54,6 +54,14 @@ export const exposures = sqliteTable(
   ],
 )
 
+/** One adapter of a mix, as it ran. */
+export interface UsedPart {
+  readonly adapter: string
+  readonly digest: string
+  readonly weight: number
+  readonly grant: string
+}
+
 /** One row per dispatched request: opened before the backend sees it, settled once. Also the record of the decision. */
 export const usage = sqliteTable(
   'usage',
@@ -65,7 +73,7 @@ export const usage = sqliteTable(
     baseDigest: text('base_digest')
       .notNull()
       .references(() => bases.digest),
-    /** Null: the base itself. */
+    /** Null: the base itself, or a mix. */
     adapterId: text('adapter_id'),
     adapterDigest: text('adapter_digest'),
     /** The grant that decided; no foreign key, since grants may be deleted and records may not. */
@@ -73,6 +81,8 @@ export const usage = sqliteTable(
     experimentId: text('experiment_id'),
     bucketVersion: integer('bucket_version'),
     armId: text('arm_id'),
+    /** What ran and which grant allowed it, part by part, where the model was a mix. `grantId` is the first part's. */
+    mix: text('mix', { mode: 'json' }).$type<readonly UsedPart[]>(),
     /** Digest of the decision, as the caller received it. */
     receipt: text('receipt').notNull(),
     status: text('status', { enum: ['open', 'settled', 'aborted', 'failed'] }).notNull(),

@@ -2,16 +2,27 @@
 // A target is allowed when some allow applies to exactly it and no deny applies to it or to its base.
 // Nothing is allowed by default; the order of grants is irrelevant; another tenant's target does not exist.
 
+// Where adapters were merged into the base that it runs on, it says what they say: each of them must be allowed as well.
+
+export interface AdapterTarget {
+  readonly kind: 'adapter'
+  readonly tenantId: string
+  readonly id: string
+  readonly digest: string
+  readonly baseDigest: string
+  readonly enabled: boolean
+  /** Every adapter in the weights of the base, those of the bases that it was merged from included. None where absent. */
+  readonly madeOf?: readonly AdapterTarget[]
+}
+
 export type Target =
+  | AdapterTarget
   | {
-      readonly kind: 'adapter'
-      readonly tenantId: string
-      readonly id: string
-      readonly digest: string
+      readonly kind: 'base'
       readonly baseDigest: string
       readonly enabled: boolean
+      readonly madeOf?: readonly AdapterTarget[]
     }
-  | { readonly kind: 'base'; readonly baseDigest: string; readonly enabled: boolean }
 
 export interface Grant {
   readonly tenantId: string
@@ -33,10 +44,15 @@ export interface Subject {
   readonly roles: readonly { readonly id: string; readonly enabled: boolean }[]
 }
 
-export type Decision =
-  | { readonly allowed: true; readonly grantId: string }
+export type Decision = { readonly allowed: true; readonly grantId: string } | Refusal
+
+type Refusal = (
   | { readonly allowed: false; readonly reason: 'denied'; readonly grantId: string }
   | { readonly allowed: false; readonly reason: 'not-granted' | 'disabled' | 'other-tenant' }
+) & {
+  /** Id of the adapter that decided, where it was not the target itself but one that is merged into its base. */
+  readonly parent?: string
+}
 
 function appliesTo(grant: Grant, subject: Subject): boolean {
   if (grant.tenantId !== subject.tenantId) return false
@@ -67,7 +83,18 @@ function names(grant: Grant, target: Target): boolean {
 const smallest = (ids: readonly string[]): string | undefined =>
   ids.reduce<string | undefined>((least, id) => (least === undefined || id < least ? id : least), undefined)
 
+/** The meet of the target and all that it is made of: a grant of a merge is no way around a deny of what is in it. */
 export function resolveGrants(subject: Subject, grants: readonly Grant[], target: Target, now: number): Decision {
+  const decision = resolveAlone(subject, grants, target, now)
+  if (!decision.allowed) return decision
+  for (const parent of target.madeOf ?? []) {
+    const refusal = resolveAlone(subject, grants, parent, now)
+    if (!refusal.allowed) return { ...refusal, parent: parent.id }
+  }
+  return decision
+}
+
+function resolveAlone(subject: Subject, grants: readonly Grant[], target: Target, now: number): Decision {
   if (target.kind === 'adapter' && target.tenantId !== subject.tenantId) {
     return { allowed: false, reason: 'other-tenant' }
   }

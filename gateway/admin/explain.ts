@@ -1,30 +1,40 @@
 // "Why does this key get, or not get, this model?": the same snapshot and the same decision as a request, without one.
 import type { Hono } from 'hono'
 import * as z from 'zod'
+import { MAX_MODEL_CHARS } from '../../gpu-backend/contract.ts'
 import type { GatewayEnv } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { loadPolicy } from '../load-policy.ts'
-import { decide } from '../policy.ts'
-import { KeyId, ModelName, readBody } from './read-input.ts'
+import { parseModel } from '../parse-model.ts'
+import { decide, type Model } from '../policy.ts'
+import type { Target } from '../resolve-grants.ts'
+import { KeyId, readBody } from './read-input.ts'
 
-const Body = z.strictObject({ key: KeyId, model: ModelName })
+const Body = z.strictObject({ key: KeyId, model: z.string().min(1).max(MAX_MODEL_CHARS) })
+
+function targetsOf({ serves }: Model): { arm: string | null; target: Target }[] {
+  if (serves.kind === 'target') return [{ arm: null, target: serves.target }]
+  return serves.experiment.arms.map(({ id, target }) => ({ arm: id, target }))
+}
 
 export function addExplain(admin: Hono<GatewayEnv>): void {
   admin.post('/explain', async (c) => {
-    const { key: keyId, model: name } = await readBody(c, Body)
+    const { key: keyId, model: asked } = await readBody(c, Body)
+    const { name: plain, mix } = parseModel(asked)
     const now = c.get('world').now()
     const loaded = await loadPolicy(c.get('db'), keyId, now)
     if (!loaded?.policy) throw notFound()
     const { key, policy } = loaded
-    const model = policy.models.find((candidate) => candidate.name === name)
-    const targets =
-      model?.serves.kind === 'target'
-        ? [{ arm: null, target: model.serves.target }]
-        : (model?.serves.experiment.arms.map(({ id, target }) => ({ arm: id, target })) ?? [])
+    const names = mix?.map(({ name }) => name) ?? [plain]
+    const models = policy.models.filter(({ name }) => names.includes(name))
+    const targets = models.flatMap((model) =>
+      // Of a mix, with the name that each is for.
+      targetsOf(model).map((found) => ({ ...(mix === null ? {} : { part: model.name }), ...found })),
+    )
     return c.json({
       live: key.live,
-      model: model === undefined ? 'unknown-or-disabled' : 'known',
-      targets: targets.map(({ arm, target }) => ({ arm, target, decision: decide(policy, target, now) })),
+      model: models.length < names.length ? 'unknown-or-disabled' : 'known',
+      targets: targets.map((found) => ({ ...found, decision: decide(policy, found.target, now) })),
     })
   })
 }

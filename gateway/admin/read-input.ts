@@ -2,14 +2,15 @@
 import * as z from 'zod'
 import { AdapterName, Digest } from '../../compiler/contract.ts'
 import type { GatewayContext } from '../context.ts'
+import { MODEL_NAME } from '../parse-model.ts'
 import { refuse } from '../parse-request.ts'
 import { readJsonBody } from '../read-body.ts'
 
 /** Ids that an operator chooses. */
 export const Id = AdapterName
 export const KeyId = z.string().regex(/^[0-9A-Za-z]{16}$/)
-/** Public model names; no slash, so that `/v1/models/:model` can name each. */
-export const ModelName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/)
+/** Public model names. */
+export const ModelName = z.string().regex(MODEL_NAME)
 export const Time = z.int().min(0)
 export { Digest }
 

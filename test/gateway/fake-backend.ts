@@ -38,6 +38,10 @@ export interface Seen {
 
 const encoder = new TextEncoder()
 
+function ranBy({ adapter }: Capability): string {
+  return typeof adapter === 'string' ? adapter : adapter === null ? 'base' : JSON.stringify(adapter)
+}
+
 export function createFakeBackend() {
   const seen: Seen[] = []
   const faults = new Map<string, Fault>()
@@ -50,7 +54,7 @@ export function createFakeBackend() {
         choices: [{ index: 0, text, delta: { content: text } }],
         usage: { prompt_tokens: 7, completion_tokens, total_tokens: 7 + completion_tokens },
       })}\n\n`
-    return [event(claims.adapter ?? 'base', 1), event('é', 2), event('!', 3)]
+    return [event(ranBy(claims), 1), event('é', 2), event('!', 3)]
   }
 
   function stream(claims: Capability, fault: Fault, signal: AbortSignal): ReadableStream<Uint8Array> {
@@ -115,7 +119,7 @@ export function createFakeBackend() {
           ? '<html>internal-host-7'
           : JSON.stringify({
               model: claims.model,
-              choices: [{ index: 0, text: claims.adapter ?? 'base', message: { content: claims.adapter ?? 'base' } }],
+              choices: [{ index: 0, text: ranBy(claims), message: { content: ranBy(claims) } }],
               ...(fault === 'no-usage' ? {} : { usage: { prompt_tokens: 7, completion_tokens: 3, total_tokens: 10 } }),
             })
       return new Response(text, { headers: { 'content-type': 'application/json', server: 'internal-host-7' } })
