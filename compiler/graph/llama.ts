@@ -4,7 +4,8 @@ import { EMBEDDING, FINAL_NORM, HEAD, inputNorm, postAttentionNorm } from '../ch
 import { graphNames } from '../contract.ts'
 import type { ExternalTensor, Graph } from '../onnx/model.ts'
 import { GraphBuilder } from './builder.ts'
-import { linearWeight, ROPE_TABLE } from './weights.ts'
+import { writeLinear } from './linear.ts'
+import { ROPE_TABLE } from './weights.ts'
 
 /** One layer's values after the rotary embedding. B rows, S tokens, H KV heads, G query heads a KV head, D head size. */
 export interface Projections {
@@ -27,9 +28,6 @@ export interface Form {
 }
 
 export type MakeForm = (builder: GraphBuilder, config: LlamaConfig) => Form
-
-/** Name of the node that multiplies by a linear's weight: what passes look for. */
-export const linearNode = (module: string) => `${module}.MatMul`
 
 /**
  * Decoder of transformers' LlamaForCausalLM, fp32, opset 21, operators of the standard only:
@@ -134,11 +132,6 @@ function writeMlp(builder: GraphBuilder, config: LlamaConfig, layer: number, hid
   const sigmoid = builder.node('Sigmoid', `${at}.sigmoid`, [gate])
   const silu = builder.node('Mul', `${at}.silu`, [gate, sigmoid])
   return writeLinear(builder, module('down_proj'), builder.node('Mul', `${at}.gated`, [silu, up]))
-}
-
-/** x·Wᵀ with W stored as [in, out]. */
-function writeLinear(builder: GraphBuilder, module: string, x: string): string {
-  return builder.node('MatMul', linearNode(module), [x, builder.weight(linearWeight(module))])
 }
 
 /** w · x / √(mean(x²) + ε), in the shape that ONNX Runtime fuses into one kernel when it loads the graph. */

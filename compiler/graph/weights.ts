@@ -2,6 +2,7 @@
 import type { LlamaConfig } from '../checkpoint/config.ts'
 import { layerLinears, requiredTensors } from '../checkpoint/names.ts'
 import type { ExternalTensor } from '../onnx/model.ts'
+import { linearWeight } from './linear.ts'
 
 export const DATA_FILE = 'model.onnx_data'
 /** A cache line, and the widest vector register. */
@@ -9,8 +10,6 @@ const ALIGNMENT = 64
 
 /** cos and sin of every position: [positions, head size], the cosines first. */
 export const ROPE_TABLE = 'rope.cos_sin'
-/** The name of a linear's weight in the graph, [in, out]: transposed as compared with the checkpoint. */
-export const linearWeight = (module: string) => `${module}.MatMul.weight`
 
 export interface PlannedWeight extends ExternalTensor {
   /** `copy` and `transpose` take the tensor of this name from the checkpoint; `rope` is computed. */

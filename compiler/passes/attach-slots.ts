@@ -6,7 +6,7 @@
 // reaches no row that did not pick it, not even a NaN.
 import { graphNames, type Linear } from '../contract.ts'
 import { assert } from '../errors.ts'
-import { linearNode } from '../graph/llama.ts'
+import { linearNode } from '../graph/linear.ts'
 import type { Graph, Node } from '../onnx/model.ts'
 
 /** The graph with `adapter_slots` and the bank as further inputs; everything else, names of values included, as before. */

@@ -6,7 +6,7 @@
 // are nor their weights, and costs two products a linear however many they are. Rank 0 is the base.
 import { graphNames, type Linear } from '../contract.ts'
 import { assert } from '../errors.ts'
-import { linearNode } from '../graph/llama.ts'
+import { linearNode } from '../graph/linear.ts'
 import type { Graph, Node } from '../onnx/model.ts'
 
 /** The graph with the two factors of each linear as further inputs; everything else as before. */

@@ -5,7 +5,7 @@
 // On purpose this shares no arithmetic with the `merged` target: each is a check of the other.
 import type { AnyManifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
-import { linearNode } from '../graph/llama.ts'
+import { linearNode } from '../graph/linear.ts'
 import type { ByteSink, ByteSource, Folder, OutFolder } from '../host.ts'
 import { readOnnx } from '../onnx/read.ts'
 import type { OnnxGraph, OnnxTensor } from '../onnx/summary.ts'
