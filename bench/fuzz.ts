@@ -1,16 +1,22 @@
-// A long seeded fuzz of what comes from outside, a third each: safetensors files, adapter configs, .onnx_adapter files.
+// A long seeded fuzz of what comes from outside, a quarter each: safetensors files, adapter configs, .onnx_adapter
+// files, GGUF files.
 // Every case must end in an InputError or in a reading within bounds, in under a second, asking its file for at most
 // twice its bytes. `node bench/fuzz.ts [count] [seed]`; the first case that does not ends the run with its number.
 import { join } from 'node:path'
 import type { BaseTensors } from '../compiler/adapter/change.ts'
 import { readChanges } from '../compiler/adapter/read-changes.ts'
+import { digestBase } from '../compiler/checkpoint/digest.ts'
+import { openCheckpoint } from '../compiler/checkpoint/read.ts'
 import { InputError } from '../compiler/errors.ts'
+import { openGguf } from '../compiler/gguf/folder.ts'
 import type { ByteSource, Folder } from '../compiler/host.ts'
 import { exportOnnxAdapter } from '../compiler/onnx-adapter/export.ts'
 import { readOnnxAdapter } from '../compiler/onnx-adapter/read.ts'
 import { readHeader } from '../compiler/safetensors/read.ts'
+import { nodeHost } from '../runtime/disk.ts'
 import { ADAPTER_FILES, loadFiles, memorySource, TINY } from '../test/compiler/folders.ts'
 import { FUZZ_SEED, mutate, seeded } from '../test/compiler/random.ts'
+import { TINY_KEYS, tinyTensors, writeGguf } from '../test/gguf/gguf-file.ts'
 import { record } from './record.ts'
 
 const CASES = Number(process.argv[2] ?? 100_000)
@@ -56,6 +62,21 @@ const KINDS: readonly Kind[] = [
         if (data.buffer !== damaged.buffer) throw new Error('a parameter is a copy')
         count(data.byteLength)
       }
+    },
+  },
+  {
+    name: 'GGUF',
+    whole: writeGguf({ keys: TINY_KEYS, tensors: tinyTensors(seeded(SEED)) }),
+    async read(damaged, count) {
+      const source = memorySource('damaged.gguf', damaged)
+      const counted: ByteSource = {
+        ...source,
+        read(offset, length) {
+          count(length)
+          return source.read(offset, length)
+        },
+      }
+      await digestBase(await openCheckpoint(await openGguf(async () => counted)), nodeHost)
     },
   },
 ]

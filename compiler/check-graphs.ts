@@ -1,17 +1,16 @@
 // Before a graph of an artifact is run: its weights lie in files that the manifest lists, and nowhere else.
+import type { AnyManifest } from './contract.ts'
 import { inputError, Problems, quote } from './errors.ts'
 import type { Folder } from './host.ts'
 import { MAX_ONNX_BYTES, readOnnx } from './onnx/read.ts'
 import type { OnnxGraph } from './onnx/summary.ts'
 import { withFile } from './read-file.ts'
 
-type Graphs = Pick<Manifest, 'files'> & { readonly graphs: Readonly<Record<string, string>> }
-
 /**
  * The runtime opens what a graph names by itself; here it is known beforehand. Throws `InputError`: `onnx-invalid` for a
  * path that leaves the folder, `artifact-invalid` for a file that is not listed, or too short for what the graph reads.
  */
-export async function checkGraphs(folder: Folder, { graphs, files }: Graphs): Promise<void> {
+export async function checkGraphs(folder: Folder, { graphs, files }: AnyManifest): Promise<void> {
   const sizes = new Map(files.map(({ path, bytes }) => [path, bytes]))
   const problems = new Problems()
   for (const path of new Set(Object.values(graphs))) {

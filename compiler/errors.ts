@@ -25,6 +25,8 @@ export type ProblemCode =
   | 'artifact-invalid'
   | 'onnx-invalid'
   | 'onnx-adapter-invalid'
+  | 'gguf-invalid'
+  | 'gguf-unsupported'
   | 'file-unknown'
 
 export interface Problem {

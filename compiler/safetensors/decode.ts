@@ -33,7 +33,7 @@ export function firstNonFinite(values: Float32Array): number {
 let table: Float32Array | undefined
 
 /** All 65,536 halves: a look-up is several times faster than rebuilding each exponent. */
-function halfTable(): Float32Array {
+export function halfTable(): Float32Array {
   if (table !== undefined) return table
   const floats = new Float32Array(0x10000)
   for (let bits = 0; bits < 0x10000; bits += 1) {
