@@ -17,6 +17,7 @@ import { readJson } from '../compiler/read-file.ts'
 import { openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { openBaseFolder } from './open-base.ts'
 import { table } from './table.ts'
 
 /** As the command line gives them: numbers are still text. */
@@ -99,8 +100,9 @@ function parseCompat(value: boolean | string): boolean | '0.20' {
 }
 
 async function readForBase(base: string, specs: readonly AdapterSpec[]): Promise<WeightedAdapter[]> {
-  const isEncoder = (await encoderFamily(openFolder(base))) !== undefined
-  const checkpoint = await (isEncoder ? openEncoderLinears : openDecoderLinears)(openFolder(base))
+  const folder = await openBaseFolder(base)
+  const isEncoder = (await encoderFamily(folder)) !== undefined
+  const checkpoint = await (isEncoder ? openEncoderLinears : openDecoderLinears)(folder)
   try {
     const inputs = specs.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight }))
     return await readAdapters(inputs, 'merged', checkpoint.linears)

@@ -8,6 +8,7 @@ import { VERIFICATION_FILE, type Verification } from '../compiler/verify/finding
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { openBaseFolder } from './open-base.ts'
 import { startProgress } from './progress.ts'
 import { table } from './table.ts'
 import { runVerification, summariseVerification } from './verification.ts'
@@ -62,7 +63,7 @@ export async function compileToFolder(
   out: string | ((id: string) => string),
   showProgress: boolean,
 ): Promise<{ id: string; manifest: AnyManifest; path: string; verification?: Verification }> {
-  await requireFolder(input.base, 'base')
+  const base = await openBaseFolder(input.base)
   for (const { name, path } of input.adapters) await requireFolder(path, `adapter "${name}"`)
   const staged = await stageFolder(typeof out === 'string' ? out : out('new'))
   const progress = startProgress(showProgress)
@@ -75,7 +76,7 @@ export async function compileToFolder(
   try {
     const result = await compileAny(
       {
-        base: openFolder(input.base),
+        base,
         adapters: input.adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight })),
         target: input.target,
       },
@@ -116,7 +117,7 @@ async function verifyStaged(
     adapters: adapters.map(({ name, path }) => ({ name, folder: openFolder(path) })),
     // A merged artifact is compared with its base; what else there is keeps the base, which was hashed a moment ago.
     // An encoder's adapters may hold a head of their own, which is a change of the base's.
-    ...((target === 'merged' || isOfEncoder) && adapters.length > 0 ? { base: openFolder(base) } : {}),
+    ...((target === 'merged' || isOfEncoder) && adapters.length > 0 ? { base: await openBaseFolder(base) } : {}),
   }
   // What a signal leaves of the temporary folders goes with the staging folder.
   const input = { artifact: staged.path, sources, scratch: staged.path }

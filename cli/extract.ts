@@ -2,9 +2,8 @@
 import { resolve } from 'node:path'
 import { type ExtractReport, extractAdapter } from '../compiler/merge/extract.ts'
 import { type Base, openBase } from '../compiler/merge/open-base.ts'
-import { openFolder } from '../runtime/disk.ts'
-import { requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { openBaseFolder } from './open-base.ts'
 import { startProgress } from './progress.ts'
 import { table } from './table.ts'
 import { writeFolder } from './write-folder.ts'
@@ -24,14 +23,13 @@ const LISTED_MODULES = 10
 
 export async function extractCommand(options: ExtractCommandOptions): Promise<void> {
   if (!/^\d{1,5}$/.test(options.rank)) throw new UserError(`--rank "${options.rank}" is not a rank; write e.g. 16.`)
-  await requireFolder(options.base, 'base')
-  await requireFolder(options.tuned, 'tuned')
+  const folders = [await openBaseFolder(options.base), await openBaseFolder(options.tuned, 'tuned')]
   const started = performance.now()
   const progress = startProgress(!options.json)
   const opened: Base[] = []
   let report: ExtractReport
   try {
-    for (const path of [options.base, options.tuned]) opened.push(await openBase(openFolder(path)))
+    for (const folder of folders) opened.push(await openBase(folder))
     const [base, tuned] = opened as [Base, Base]
     const settings = {
       rank: Number(options.rank),

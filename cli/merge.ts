@@ -1,6 +1,5 @@
 // `sidepath merge --format safetensors` and `sidepath unmerge`: a Hugging Face folder in, the same with adapters written
 // into its weights, or taken out of them, out.
-import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { type MergeReport, mergeCheckpoint } from '../compiler/merge/merge-checkpoint.ts'
 import { openBase } from '../compiler/merge/open-base.ts'
@@ -10,6 +9,7 @@ import { openFolder } from '../runtime/disk.ts'
 import { wasmLanes } from '../runtime/wasm-lanes.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { openNamed } from './open-base.ts'
 import { startProgress } from './progress.ts'
 import { table } from './table.ts'
 import { writeFolder } from './write-folder.ts'
@@ -44,17 +44,16 @@ export async function unmergeCheckpointCommand(options: MergeOptions): Promise<v
 async function run(verb: 'merged' | 'unmerged', options: MergeOptions): Promise<void> {
   const specs = (options.adapter ?? []).map(parseAdapterSpec)
   if (specs.length === 0) throw new UserError('no adapters are given; name at least one with --adapter.')
-  await requireFolder(options.base, 'base')
+  const { folder, files } = await openNamed(options.base)
   for (const { name, path } of specs) await requireFolder(path, `adapter "${name}"`)
   const lanes = wasmLanes(parseThreads(options.threads))
   const started = performance.now()
   const progress = startProgress(!options.json)
-  const base = await openBase(openFolder(options.base))
+  const base = await openBase(folder)
   let report: MergeReport
   try {
     const inputs = specs.map(({ name, path, weight }) => ({ name, weight, folder: openFolder(path) }))
     const adapters = await readAdaptersFor(base, inputs)
-    const files = await plainFiles(options.base)
     const changes = verb === 'merged' ? adapters : negate(adapters)
     report = await writeFolder(
       options.out,
@@ -83,12 +82,6 @@ function parseThreads(text: string | undefined): number | undefined {
   const threads = Number(text)
   if (/^\d{1,3}$/.test(text) && threads >= 1 && threads <= MAX_THREADS) return threads
   throw new UserError(`--threads "${text}": give a number from 1 to ${MAX_THREADS}.`)
-}
-
-async function plainFiles(path: string): Promise<string[]> {
-  const entries = await readdir(path, { withFileTypes: true })
-  // A link is followed by the folder itself, which refuses one that leaves it.
-  return entries.filter((entry) => entry.isFile() || entry.isSymbolicLink()).map(({ name }) => name)
 }
 
 function notesOn(verb: 'merged' | 'unmerged', { untied, leftOut }: MergeReport): string[] {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { openFolder } from '../runtime/disk.ts'
 import { parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { openBaseFolder } from './open-base.ts'
 import { describeVerification, runVerification } from './verification.ts'
 
 export interface VerifyOptions {
@@ -28,8 +29,7 @@ export async function verifyCommand(artifact: string, options: VerifyOptions): P
     await requireFolder(path, `adapter "${name}"`)
     adapters.push({ name, folder: openFolder(path) })
   }
-  if (options.base !== undefined) await requireFolder(options.base, 'base')
-  const sources = { adapters, ...(options.base === undefined ? {} : { base: openFolder(options.base) }) }
+  const sources = { adapters, ...(options.base === undefined ? {} : { base: await openBaseFolder(options.base) }) }
   const seed = parseSeed(options.seed)
   const verification = await withTemporaryFolder((scratch) =>
     runVerification({ artifact, sources, scratch, ...(seed === undefined ? {} : { seed }) }, !options.json),

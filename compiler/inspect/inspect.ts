@@ -4,19 +4,21 @@ import { MLX_FILE, PEFT_FILE } from '../adapter/weights-file.ts'
 import { INDEX_FILE, SINGLE_FILE } from '../checkpoint/read.ts'
 import { MANIFEST_FILE } from '../contract.ts'
 import { InputError, inputError, quote } from '../errors.ts'
+import { MAGIC } from '../gguf/read.ts'
 import type { ByteSource, Folder, Host } from '../host.ts'
 import { FILE_IDENTIFIER } from '../onnx-adapter/format.ts'
 import { withFile } from '../read-file.ts'
 import { inspectAdapter } from './adapter.ts'
 import { inspectArtifact } from './artifact.ts'
 import { CHECKPOINT_CONFIG, inspectCheckpoint } from './checkpoint.ts'
+import { inspectGguf } from './gguf.ts'
 import type { Inspection } from './inspection.ts'
 import { inspectOnnx } from './onnx.ts'
 import { inspectOnnxAdapter } from './onnx-adapter.ts'
 import { inspectSafetensors } from './safetensors.ts'
 
 const KNOWN =
-  'a PEFT, MLX or kohya adapter folder, a Hugging Face checkpoint, an artifact, or a .safetensors, .onnx or .onnx_adapter file'
+  'a PEFT, MLX or kohya adapter folder, a Hugging Face checkpoint, an artifact, or a .safetensors, .gguf, .onnx or .onnx_adapter file'
 /** Enough for every format's beginning. */
 const HEAD_BYTES = 16
 /** Field 1 of ModelProto, ir_version, a varint: how every exporter that is known begins. */
@@ -25,7 +27,6 @@ const ONNX_FIRST_BYTE = 0x08
 const OTHERS: readonly (readonly [begin: string, what: string])[] = [
   ['PK\u0003\u0004', 'a zip, perhaps a PyTorch pickle, which could run code; re-save it as safetensors'],
   ['\u0080\u0002', 'a pickle, which could run code; re-save it as safetensors'],
-  ['GGUF', 'a GGUF file; give the Hugging Face folder that it was made from'],
 ]
 
 /** Throws `InputError`: `file-unknown` where it is nothing that is known, else what is wrong with it. */
@@ -47,6 +48,7 @@ export async function inspectFile(file: ByteSource, folder: Folder): Promise<Ins
   const head = await file.read(0, Math.min(HEAD_BYTES, file.size))
   const text = String.fromCharCode(...head)
   if (text.slice(4, 8) === FILE_IDENTIFIER) return inspectOnnxAdapter(file)
+  if (text.startsWith(MAGIC)) return inspectGguf(file)
   if (text[8] === '{') return inspectSafetensors(file)
   const other = OTHERS.find(([begin]) => text.startsWith(begin))
   if (other !== undefined) throw unknown(file.name, other[1])

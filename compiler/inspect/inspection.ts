@@ -5,7 +5,15 @@ export type Cell = string | number | null | readonly (number | string | null)[]
 export type Row = Readonly<Record<string, Cell>>
 
 export interface Inspection {
-  readonly kind: 'artifact' | 'adapter' | 'compiled-adapter' | 'checkpoint' | 'safetensors' | 'onnx' | 'onnx-adapter'
+  readonly kind:
+    | 'artifact'
+    | 'adapter'
+    | 'compiled-adapter'
+    | 'checkpoint'
+    | 'safetensors'
+    | 'onnx'
+    | 'onnx-adapter'
+    | 'gguf'
   readonly name: string
   readonly facts: Row
   /** By title; the rows of one table have the same columns. */

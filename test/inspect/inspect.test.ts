@@ -9,7 +9,9 @@ import { exportOnnxAdapter } from '../../compiler/onnx-adapter/export.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
 import { expectRefusal } from '../compiler/failing.ts'
 import * as folders from '../compiler/folders.ts'
+import { FUZZ_SEED, seeded } from '../compiler/random.ts'
 import { float32, writeRaw } from '../compiler/safetensors-file.ts'
+import { TINY_KEYS, tinyTensors, writeGguf } from '../gguf/gguf-file.ts'
 import { external, model, node, value } from './onnx-bytes.ts'
 
 const { TINY, loadFiles } = folders
@@ -179,6 +181,25 @@ describe('a file, whatever its name', () => {
     await expectRefusal(() => file(bytes), 'onnx-invalid', 'no plain path')
   })
 
+  it('of a GGUF: its architecture, its block formats, whether it compiles', async () => {
+    const tensors = tinyTensors(seeded(FUZZ_SEED))
+    const found = await file(writeGguf({ keys: TINY_KEYS, tensors }))
+    expect(found).toMatchObject({
+      kind: 'gguf',
+      facts: {
+        architecture: 'llama',
+        tensors: 20,
+        formats: ['Q8_0 × 3', 'F32 × 5', 'Q4_1 × 10', 'Q4_0 × 2'],
+        compiles: 'yes',
+      },
+      notes: [],
+    })
+    expect(table(found, 'metadata')).toContainEqual({ key: 'tokenizer.ggml.tokens', value: '8 strings' })
+    const other = await file(writeGguf({ keys: TINY_KEYS, tensors: tensors.slice(1) }))
+    expect(other.facts.compiles).toBe('no')
+    expect(other.notes.join()).toMatch(/token_embd.weight is missing/)
+  })
+
   it('of an .onnx_adapter: its parameters and modules', async () => {
     const module = { A: Float32Array.of(1, 2, 3), B: Float32Array.of(4, 5), r: 1, in: 3, out: 2 }
     const found = await file(exportOnnxAdapter(new Map([['m', module]])))
@@ -189,7 +210,6 @@ describe('a file, whatever its name', () => {
   it.each([
     ['a pickle', '\u0080\u0002x', 'pickle'],
     ['a zip', 'PK\u0003\u0004x', 'zip'],
-    ['GGUF', 'GGUF\u0003', 'GGUF'],
     ['text', '# readme', 'it begins with "# readme"'],
     ['nothing', '', 'it begins with ""'],
   ])('of %s is refused in one sentence', async (_, text, words) => {
@@ -201,5 +221,6 @@ describe('a file, whatever its name', () => {
     await expectRefusal(() => file(artifact['model.onnx']!.subarray(0, 100)), 'onnx-invalid')
     const compiled = artifact[manifest.adapters[0]!.file!]!
     await expectRefusal(() => file(compiled.subarray(0, 100)), 'safetensors-invalid')
+    await expectRefusal(() => file(new TextEncoder().encode('GGUF\u0003')), 'gguf-invalid')
   })
 })
