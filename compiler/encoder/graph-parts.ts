@@ -1,9 +1,8 @@
 // What the graphs of all encoder families are made of: linears, norms, activations, attention.
 import { graphNames } from '../contract.ts'
 import type { GraphBuilder } from '../graph/builder.ts'
-import { linearNode } from '../graph/llama.ts'
+import { writeLinear as writeProduct } from '../graph/linear.ts'
 import { writeSoftmax } from '../graph/mask.ts'
-import { linearWeight } from '../graph/weights.ts'
 import type { EncoderConfig } from './config.ts'
 import type { Activation } from './details.ts'
 import type { EncoderNames } from './names.ts'
@@ -17,7 +16,7 @@ export interface EncoderBuilder {
 
 /** x·Wᵀ + b, W stored as [in, out]. Passes put a low-rank path on the MatMul, ahead of the bias. */
 export function writeLinear({ graph, names }: EncoderBuilder, module: string, x: string): string {
-  const product = graph.node('MatMul', linearNode(module), [x, graph.weight(linearWeight(module))])
+  const product = writeProduct(graph, module, x)
   if (!names.biased.has(module)) return product
   return graph.node('Add', `${module}.biased`, [product, graph.weight(`${module}.bias`)])
 }

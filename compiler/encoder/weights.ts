@@ -2,8 +2,9 @@
 
 import type { FileEntry } from '../contract.ts'
 import { assert } from '../errors.ts'
+import { linearWeight } from '../graph/linear.ts'
 import { ropeTable } from '../graph/rope.ts'
-import { DATA_FILE, linearWeight } from '../graph/weights.ts'
+import { DATA_FILE } from '../graph/weights.ts'
 import { HashedFile } from '../hashed-file.ts'
 import type { Host, OutFolder } from '../host.ts'
 import type { ExternalTensor } from '../onnx/model.ts'
