@@ -1,8 +1,10 @@
 // `sidepath compile` and `sidepath merge`: folders in, an artifact out, all or nothing.
 import { readdir, stat } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
+import { type Compiled, compile } from '../compiler/compile.ts'
 import { compileAny } from '../compiler/compile-any.ts'
 import { type AnyManifest, isEncoder, MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
+import type { QuantiseOptions } from '../compiler/quantise/spec.ts'
 import { readAnyArtifact } from '../compiler/read-artifact.ts'
 import { VERIFICATION_FILE, type Verification } from '../compiler/verify/findings.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
@@ -10,10 +12,17 @@ import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spe
 import { UserError } from './fail.ts'
 import { openBaseFolder } from './open-base.ts'
 import { startProgress } from './progress.ts'
+import {
+  measureQuantisation,
+  parseQuantise,
+  type QuantisationReport,
+  type QuantiseFlags,
+  summariseQuantisation,
+} from './quantise.ts'
 import { table } from './table.ts'
 import { runVerification, summariseVerification } from './verification.ts'
 
-export interface CompileOptions {
+export interface CompileOptions extends QuantiseFlags {
   readonly base: string
   readonly adapter?: readonly string[]
   readonly out: string
@@ -29,20 +38,30 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
   if (target === 'routed' && specs.some(({ weight }) => weight !== 1)) {
     throw new UserError('a routed artifact takes adapters at weight 1; a weight is for `merge` or `--target stacked`.')
   }
+  const quantise = parseQuantise(options)
   await requireFree(options.out)
   const started = performance.now()
-  const { id, manifest, verification } = await compileToFolder(
-    { base: options.base, adapters: specs, target, verify: options.verify ?? true },
+  const { id, manifest, verification, quantisation } = await compileToFolder(
+    {
+      base: options.base,
+      adapters: specs,
+      target,
+      verify: options.verify ?? true,
+      ...(quantise && { quantise }),
+      ...(options.evalText !== undefined && { evalText: options.evalText }),
+    },
     options.out,
     !options.json,
   )
   const seconds = (performance.now() - started) / 1000
   const out = resolve(options.out)
+  const stored =
+    quantisation === undefined || isEncoder(manifest) ? '' : `\n${summariseQuantisation(manifest, quantisation)}`
   const checked = verification === undefined ? '' : `\n${summariseVerification(verification)}`
   process.stdout.write(
     options.json
-      ? `${JSON.stringify({ id, out, seconds, manifest, ...(verification && { verification }) })}\n`
-      : `${summary(id, manifest, out, seconds)}${checked}\n`,
+      ? `${JSON.stringify({ id, out, seconds, manifest, ...(verification && { verification }), ...(quantisation && { quantisation }) })}\n`
+      : `${summary(id, manifest, out, seconds)}${stored}${checked}\n`,
   )
 }
 
@@ -52,6 +71,9 @@ interface FolderInput {
   readonly target: Manifest['target']
   /** Run what was made against its sources, and emit nothing where a bound is exceeded. */
   readonly verify?: boolean
+  readonly quantise?: QuantiseOptions
+  /** Of a quantised artifact that is verified: what its perplexity is measured on. */
+  readonly evalText?: string
 }
 
 /**
@@ -62,7 +84,13 @@ export async function compileToFolder(
   input: FolderInput,
   out: string | ((id: string) => string),
   showProgress: boolean,
-): Promise<{ id: string; manifest: AnyManifest; path: string; verification?: Verification }> {
+): Promise<{
+  id: string
+  manifest: AnyManifest
+  path: string
+  verification?: Verification
+  quantisation?: QuantisationReport
+}> {
   const base = await openBaseFolder(input.base)
   for (const { name, path } of input.adapters) await requireFolder(path, `adapter "${name}"`)
   const staged = await stageFolder(typeof out === 'string' ? out : out('new'))
@@ -79,14 +107,18 @@ export async function compileToFolder(
         base,
         adapters: input.adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight })),
         target: input.target,
+        ...(input.quantise && { quantise: input.quantise }),
       },
       staged,
       nodeHost,
       ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
     )
     progress.stop()
+    const { id, manifest } = result
+    const quantisation =
+      input.verify && input.quantise && 'layerErrors' in result ? await measureStaged(input, staged, result) : undefined
     const verification = input.verify
-      ? await verifyStaged(input, staged, isEncoder(result.manifest), showProgress)
+      ? await verifyStaged(input, staged, isEncoder(manifest), showProgress, quantisation)
       : undefined
     const path = typeof out === 'string' ? out : out(result.id)
     const there = await artifactIdAt(path)
@@ -97,12 +129,30 @@ export async function compileToFolder(
           'Choose another folder or delete that one.',
       )
     }
-    return { ...result, path, ...(verification && { verification }) }
+    return { id, manifest, path, ...(verification && { verification }), ...(quantisation && { quantisation }) }
   } finally {
     progress.stop()
     process.off('SIGINT', interrupted)
     process.off('SIGTERM', interrupted)
     await staged.discard()
+  }
+}
+
+/** What quantisation costs, against the same artifact in float32, which is made for the purpose and thrown away. */
+async function measureStaged(
+  { base, adapters, target, evalText }: FolderInput,
+  staged: Awaited<ReturnType<typeof stageFolder>>,
+  { manifest, layerErrors }: Compiled,
+): Promise<QuantisationReport> {
+  const floating = await stageFolder(join(staged.path, 'float'))
+  try {
+    return await measureQuantisation(staged.path, manifest, layerErrors, evalText, async () => {
+      const folders = adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight }))
+      await compile({ base: await openBaseFolder(base), adapters: folders, target }, floating, nodeHost)
+      return floating.path
+    })
+  } finally {
+    await floating.discard()
   }
 }
 
@@ -112,6 +162,7 @@ async function verifyStaged(
   staged: Awaited<ReturnType<typeof stageFolder>>,
   isOfEncoder: boolean,
   showProgress: boolean,
+  quantisation: QuantisationReport | undefined,
 ): Promise<Verification> {
   const sources = {
     adapters: adapters.map(({ name, path }) => ({ name, folder: openFolder(path) })),
@@ -128,7 +179,11 @@ async function verifyStaged(
     )
   }
   const file = await staged.create(VERIFICATION_FILE)
-  await file.write(new TextEncoder().encode(`${JSON.stringify(verification, null, 2)}\n`))
+  await file.write(
+    new TextEncoder().encode(
+      `${JSON.stringify({ ...verification, ...(quantisation && { quantisation }) }, null, 2)}\n`,
+    ),
+  )
   await file.close()
   return verification
 }

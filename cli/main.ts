@@ -50,8 +50,7 @@ function program(): Command {
     .option('--new-admin-key', 'print a new admin key, shown this once, and end')
     .action(async (options) => (await import('./gateway/gateway.ts')).gatewayCommand(options))
 
-  sidepath
-    .command('compile')
+  quantiseOptions(sidepath.command('compile'))
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',
     )
@@ -63,8 +62,7 @@ function program(): Command {
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('routed', options))
 
-  sidepath
-    .command('merge')
+  quantiseOptions(sidepath.command('merge'))
     .description('base + PEFT adapters → the deltas written into the weights: an artifact, or a checkpoint again')
     .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
     .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several'))
@@ -190,6 +188,20 @@ function program(): Command {
     .action(async (reference, options) => (await import('./pull.ts')).pullCommand(reference, options))
 
   return sidepath
+}
+
+/** How the base is stored. */
+function quantiseOptions(command: Command): Command {
+  const list = (text: string) => text.split(',').map((part) => part.trim())
+  return command
+    .option('--quantize <method>', 'store the base as int4, int8, nf4 or fp16; adapters stay float32')
+    .option('--block <size>', 'weights that share a scale: 16, 32, 64 or 128; 32, for nf4 64')
+    .option('--asymmetric', 'a zero point a block')
+    .option('--affine', 'int4: any offset a block, as GGUF has')
+    .option('--method <name>', 'rtn: round to the nearest; search: scales of the least squared error')
+    .addOption(new Option('--keep <modules>', 'modules that stay float32, * for a part of a name').argParser(list))
+    .addOption(new Option('--eight <modules>', 'modules that become int8 though others have 4 bits').argParser(list))
+    .option('--eval-text <file>', 'text whose perplexity is measured before and after; a short story without')
 }
 
 function adapterOption(description: string): Option {

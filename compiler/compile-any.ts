@@ -1,6 +1,6 @@
 // Compiles whatever the folder of the base holds: a decoder, or an encoder.
-import { type CompileInput, compile, type Progress } from './compile.ts'
-import type { AnyManifest } from './contract.ts'
+import { type Compiled, type CompileInput, compile, type Progress } from './compile.ts'
+import type { EncoderManifest } from './contract.ts'
 import { compileEncoder } from './encoder/compile.ts'
 import { encoderFamily } from './encoder/config.ts'
 import type { Host, OutFolder } from './host.ts'
@@ -11,7 +11,7 @@ export async function compileAny(
   out: OutFolder,
   host: Host,
   onProgress: (progress: Progress) => void = () => {},
-): Promise<{ id: string; manifest: AnyManifest }> {
+): Promise<Compiled | { readonly id: string; readonly manifest: EncoderManifest }> {
   const make = (await encoderFamily(input.base)) === undefined ? compile : compileEncoder
   return make(input, out, host, onProgress)
 }

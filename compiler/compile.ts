@@ -8,11 +8,14 @@ import { layerLinears } from './checkpoint/names.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/read.ts'
 import { type FileEntry, MANIFEST_FILE, MANIFEST_SCHEMA, type Manifest, ManifestSchema } from './contract.ts'
 import { buildGraphs } from './graph/build-graphs.ts'
-import { planWeights } from './graph/weights.ts'
+import { planWeights, storageOf } from './graph/weights.ts'
 import { digestBytes, HashedFile, writeFile } from './hashed-file.ts'
 import type { Folder, Host, OutFolder } from './host.ts'
 import { encodeModel, OPSET } from './onnx/encode.ts'
 import type { Delta } from './passes/merge-delta.ts'
+import { describeQuantisation } from './quantise/describe.ts'
+import type { QuantiseOptions } from './quantise/spec.ts'
+import type { LayerError } from './quantise/stream.ts'
 import { withFile } from './read-file.ts'
 import { readStack, stackedLinears, weighted } from './read-stack.ts'
 import { CHUNK_BYTES } from './safetensors/stream.ts'
@@ -24,6 +27,15 @@ export interface CompileInput {
   /** PEFT folders, in any order. With none, the artifact is the base itself; a stack needs one. */
   readonly adapters: readonly AdapterInput[]
   readonly target: Manifest['target']
+  /** How the base is stored; float32 without. Adapters are float32 always. */
+  readonly quantise?: QuantiseOptions
+}
+
+export interface Compiled {
+  readonly id: string
+  readonly manifest: Manifest
+  /** In file order; empty unless quantised. */
+  readonly layerErrors: readonly LayerError[]
 }
 
 export interface Progress {
@@ -47,7 +59,7 @@ export async function compile(
   out: OutFolder,
   host: Host,
   onProgress: (progress: Progress) => void = () => {},
-): Promise<{ id: string; manifest: Manifest }> {
+): Promise<Compiled> {
   const checkpoint = await openCheckpoint(input.base)
   try {
     return await compileOpened(checkpoint, input, out, host, onProgress)
@@ -58,11 +70,11 @@ export async function compile(
 
 async function compileOpened(
   checkpoint: Checkpoint,
-  { base, adapters: inputs, target }: CompileInput,
+  { base, adapters: inputs, target, quantise }: CompileInput,
   out: OutFolder,
   host: Host,
   onProgress: (progress: Progress) => void,
-): Promise<{ id: string; manifest: Manifest }> {
+): Promise<Compiled> {
   const { config } = checkpoint
   const linears = layerLinears(config.architecture)
   const adapters = await (target === 'stacked' ? readStack(inputs, linears) : readAdapters(inputs, target, linears))
@@ -74,13 +86,15 @@ async function compileOpened(
   })
   const bank = target === 'routed' ? linears : []
   const stack = target === 'stacked' ? stackedLinears(adapters, linears) : []
-  const plan = planWeights(config)
+  const plan = planWeights(config, quantise)
   const graphs = buildGraphs(config, plan, { bank, stack })
 
   const files: FileEntry[] = []
   const deltas = target === 'merged' ? groupDeltas(adapters) : new Map<string, Delta[]>()
   const onWritten = counter('write weights', sum(plan), onProgress)
-  files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten))
+  const layerErrors: LayerError[] = []
+  const quantising = quantise && { options: quantise, onError: (error: LayerError) => void layerErrors.push(error) }
+  files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten, quantising))
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
   const entries = []
@@ -97,6 +111,9 @@ async function compileOpened(
     base: { digest: baseDigest, architecture: config.architecture, eosTokenIds: [...config.eosTokenIds] },
     opset: OPSET,
     dtype: 'float32',
+    ...(quantise && {
+      quantisation: describeQuantisation(quantise, storageOf(config, quantise), checkpoint, layerErrors),
+    }),
     adapters: entries,
     bank,
     ...(stack.length === 0 ? {} : { stack }),
@@ -105,7 +122,7 @@ async function compileOpened(
     files,
   } satisfies Manifest)
   const { sha256: id } = await writeFile(out, MANIFEST_FILE, new TextEncoder().encode(canonicalJson(manifest)), host)
-  return { id, manifest }
+  return { id, manifest, layerErrors }
 }
 
 /** Per module, in the order of the adapters' names. */

@@ -64,6 +64,23 @@ export const CoverageSchema = z.strictObject({
 export const FileEntrySchema = z.strictObject({ path: z.string(), bytes: z.int().min(0), sha256: Digest })
 export type FileEntry = z.infer<typeof FileEntrySchema>
 
+/** How the weights of the base are stored where they are not float32. */
+export const QuantisationSchema = z.strictObject({
+  method: z.enum(['int4', 'int8', 'nf4', 'fp16']),
+  rounding: z.enum(['rtn', 'search']),
+  /** Of the method; `bitsPerWeight` is what it comes to with scales, zero points and exceptions. */
+  bits: z.union([z.literal(4), z.literal(8), z.literal(16)]),
+  /** Weights that share a scale. */
+  block: z.union([z.literal(16), z.literal(32), z.literal(64), z.literal(128)]),
+  /** Where the zero of a block lies: in the middle, at an integer, or anywhere (int4 only). */
+  grid: z.enum(['symmetric', 'asymmetric', 'affine']),
+  /** Modules that are stored in another way than the method's, and how. */
+  exceptions: z.record(z.string(), z.enum(['float32', 'float16', 'int8'])),
+  /** Over the embedding, every linear and the head; norms are float32 beside them. */
+  bitsPerWeight: z.number(),
+})
+export type Quantisation = z.infer<typeof QuantisationSchema>
+
 export const ManifestSchema = z.strictObject({
   schema: z.literal(MANIFEST_SCHEMA),
   target: z.enum(['routed', 'stacked', 'merged']),
@@ -75,8 +92,9 @@ export const ManifestSchema = z.strictObject({
     eosTokenIds: z.array(z.int().min(0)).min(1),
   }),
   opset: z.int(),
-  /** Storage type of the weights in the graphs. */
+  /** Storage type of the weights in the graphs that `quantisation` does not speak of. */
   dtype: z.enum(['float32']),
+  quantisation: QuantisationSchema.optional(),
   adapters: z.array(AdapterEntrySchema),
   /** Linears that have a place in the bank, in graph order; empty unless `routed`. */
   bank: z.array(LinearSchema),

@@ -22,6 +22,8 @@ export type ProblemCode =
   | 'adapter-target'
   | 'adapter-base'
   | 'merge-overflow'
+  | 'quantise-option'
+  | 'quantise-overflow'
   | 'artifact-invalid'
   | 'onnx-invalid'
   | 'onnx-adapter-invalid'

@@ -6,7 +6,10 @@ import { ropeTable } from './graph/rope.ts'
 import { DATA_FILE, type PlannedWeight } from './graph/weights.ts'
 import { HashedFile } from './hashed-file.ts'
 import type { Host, OutFolder } from './host.ts'
-import { type Delta, mergeDelta } from './passes/merge-delta.ts'
+import { type Delta, mergeDelta, mergeRows } from './passes/merge-delta.ts'
+import type { Part } from './quantise/place.ts'
+import type { QuantiseOptions } from './quantise/spec.ts'
+import { type LayerError, quantiseTensor } from './quantise/stream.ts'
 import { decodeFloats } from './safetensors/decode.ts'
 import { type FloatTensorSource, readChunks, readTransposed } from './safetensors/stream.ts'
 
@@ -18,15 +21,18 @@ export async function writeWeights(
   out: OutFolder,
   host: Host,
   onBytes: (bytes: number) => void,
+  quantise?: { readonly options: QuantiseOptions; readonly onError: (error: LayerError) => void },
 ): Promise<FileEntry> {
+  const quantising = { ...quantise, waiting: new Map<Part, Uint8Array>() }
   const file = await HashedFile.create(out, DATA_FILE, host)
   try {
     for (const weight of plan) {
+      if (weight.from.how === 'alias') continue
       assert(file.bytes <= weight.offset, `${weight.name} begins before the weight ahead of it ends`)
       await file.write(new Uint8Array(weight.offset - file.bytes))
-      for await (const values of readWeight(checkpoint, weight, deltas)) {
-        await file.write(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
-        onBytes(values.byteLength)
+      for await (const bytes of readWeight(checkpoint, weight, deltas, quantising)) {
+        await file.write(bytes)
+        onBytes(bytes.length)
       }
       assert(file.bytes === weight.offset + weight.bytes, `${weight.name} is not as long as planned`)
     }
@@ -37,26 +43,65 @@ export async function writeWeights(
   return file.close()
 }
 
+interface Quantising {
+  readonly options?: QuantiseOptions
+  readonly onError?: (error: LayerError) => void
+  /** What came after the codes of the tensor that was quantised last. */
+  readonly waiting: Map<Part, Uint8Array>
+}
+
 async function* readWeight(
   checkpoint: Checkpoint,
-  { from }: PlannedWeight,
+  { name, from }: PlannedWeight,
   deltas: ReadonlyMap<string, readonly Delta[]>,
-): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  quantising: Quantising,
+): AsyncGenerator<Uint8Array> {
   const { architecture, ropeTheta } = checkpoint.config
+  assert(from.how !== 'alias', `${name} has no bytes of its own`)
   if (from.how === 'rope') {
-    yield ropeTable(architecture.maxPositions, architecture.headDim, ropeTheta)
+    yield bytesOf(ropeTable(architecture.maxPositions, architecture.headDim, ropeTheta))
     return
   }
   const tensor = tensorOf(checkpoint, from.tensor)
+  if (from.how === 'quantise') {
+    yield* quantisedPart(tensor, from, deltas.get(from.module) ?? [], quantising)
+    return
+  }
   if (from.how === 'copy') {
-    for await (const chunk of readChunks(tensor)) yield decodeFloats(chunk, tensor.dtype)
+    for await (const chunk of readChunks(tensor)) yield bytesOf(decodeFloats(chunk, tensor.dtype))
     return
   }
   const [outSize = 0] = tensor.shape
   for await (const { start, values } of readTransposed(tensor)) {
     mergeDelta(values, start, outSize, deltas.get(from.module) ?? [], from.module)
-    yield values
+    yield bytesOf(values)
   }
+}
+
+async function* quantisedPart(
+  tensor: FloatTensorSource,
+  { module, storage, part }: Extract<PlannedWeight['from'], { how: 'quantise' }>,
+  deltas: readonly Delta[],
+  { options, onError, waiting }: Quantising,
+): AsyncGenerator<Uint8Array> {
+  const ready = waiting.get(part)
+  if (ready !== undefined) {
+    waiting.delete(part)
+    yield ready
+    return
+  }
+  assert(options !== undefined && onError !== undefined, `${module} is to be quantised, but nobody said how`)
+  assert(waiting.size === 0, `parts are left of the weight before ${module}`)
+  const [outSize = 0, inSize = 0] = tensor.shape
+  const change = (values: Float32Array, first: number) => mergeRows(values, first, inSize, outSize, deltas, module)
+  for await (const made of quantiseTensor(tensor, module, storage, options, change, onError)) {
+    if (made.part === part) yield made.bytes
+    else waiting.set(made.part, made.bytes)
+  }
+}
+
+function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 }
 
 function tensorOf(checkpoint: Checkpoint, name: string): FloatTensorSource {

@@ -10,6 +10,7 @@ import {
   MANIFEST_FILE,
   MANIFEST_SCHEMA,
 } from '../contract.ts'
+import { inputError } from '../errors.ts'
 import { digestBytes, writeFile } from '../hashed-file.ts'
 import type { Host, OutFolder } from '../host.ts'
 import { encodeModel, OPSET } from '../onnx/encode.ts'
@@ -31,6 +32,12 @@ export async function compileEncoder(
   host: Host,
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<{ id: string; manifest: EncoderManifest }> {
+  if (input.quantise !== undefined) {
+    throw inputError(
+      'config-unsupported',
+      `${input.base.name}: the base is an encoder, and only decoders are quantised; leave --quantize out`,
+    )
+  }
   const checkpoint = await openEncoder(input.base)
   try {
     return await compileOpened(checkpoint, input, out, host, onProgress)

@@ -60,6 +60,16 @@ export class GraphBuilder {
     return name
   }
 
+  /** The weight of this name, if the graph may use one. */
+  find(name: string): ExternalTensor | undefined {
+    return this.#available.get(name)
+  }
+
+  /** Whether a value of this name is computed already. */
+  has(value: string): boolean {
+    return this.#values.has(value)
+  }
+
   /** int64, one-dimensional. Equal constants are one. */
   ints(...values: number[]): string {
     return this.#constant(`int64[${values}]`, [values.length], BigInt64Array.from(values, BigInt))

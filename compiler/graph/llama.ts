@@ -4,7 +4,7 @@ import { EMBEDDING, FINAL_NORM, HEAD, inputNorm, postAttentionNorm } from '../ch
 import { graphNames } from '../contract.ts'
 import type { ExternalTensor, Graph } from '../onnx/model.ts'
 import { GraphBuilder } from './builder.ts'
-import { writeLinear } from './linear.ts'
+import { writeEmbedding, writeHead, writeLinear } from './linear.ts'
 import { ROPE_TABLE } from './weights.ts'
 
 /** One layer's values after the rotary embedding. B rows, S tokens, H KV heads, G query heads a KV head, D head size. */
@@ -44,15 +44,14 @@ export function buildLlama(
   const positions = builder.input(graphNames.positionIds, 'int64', ['batch', 'tokens'])
   const form = makeForm(builder, config)
   const angles = gatherAngles(builder, config, positions)
-  let hidden = builder.node('Gather', 'embed', [builder.weight(EMBEDDING), ids], { axis: 0 })
+  let hidden = writeEmbedding(builder, EMBEDDING, ids)
   for (let layer = 0; layer < config.architecture.layers; layer += 1) {
     const attention = writeAttention(builder, config, layer, hidden, angles, form)
     hidden = builder.node('Add', `layers.${layer}.attended`, [hidden, attention])
     hidden = builder.node('Add', `layers.${layer}.hidden`, [hidden, writeMlp(builder, config, layer, hidden)])
   }
   const final = writeNorm(builder, config, 'norm', FINAL_NORM, form.select(hidden))
-  const head = builder.weight(config.tiedHead ? EMBEDDING : HEAD)
-  form.finish(builder.node('Gemm', 'lm_head.Gemm', [final, head], { transB: 1 }))
+  form.finish(writeHead(builder, config.tiedHead ? EMBEDDING : HEAD, final))
   return builder.build()
 }
 

@@ -55,7 +55,7 @@ function writeGraph(writer: BinaryWriter, graph: Graph): void {
   for (const value of graph.outputs) message(writer, 12, (to) => writeValue(to, value))
 }
 
-function writeNode(writer: BinaryWriter, node: Node): void {
+export function writeNode(writer: BinaryWriter, node: Node): void {
   for (const input of node.inputs) string(writer, 1, input)
   for (const output of node.outputs) string(writer, 2, output)
   string(writer, 3, node.name)
@@ -87,7 +87,7 @@ function writeInline(writer: BinaryWriter, { name, dims, data }: InlineTensor): 
   writer.tag(9, WireType.LengthDelimited).bytes(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
 }
 
-function writeExternal(writer: BinaryWriter, tensor: ExternalTensor): void {
+export function writeExternal(writer: BinaryWriter, tensor: ExternalTensor): void {
   for (const dim of tensor.dims) int64(writer, 1, dim)
   int64(writer, 2, ELEMENT_TYPES[tensor.type ?? 'float32'])
   string(writer, 8, tensor.name)

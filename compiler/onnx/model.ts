@@ -39,6 +39,8 @@ export interface ExternalTensor {
   readonly location: string
   readonly offset: number
   readonly bytes: number
+  /** Of the codes of a quantised weight: what `dims` does not say. No part of the file. */
+  readonly quantised?: { readonly in: number; readonly out: number; readonly block: number }
 }
 
 export interface Graph {

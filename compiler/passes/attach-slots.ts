@@ -6,7 +6,7 @@
 // reaches no row that did not pick it, not even a NaN.
 import { graphNames, type Linear } from '../contract.ts'
 import { assert } from '../errors.ts'
-import { linearNode } from '../graph/linear.ts'
+import { linearInput, linearNode } from '../graph/linear.ts'
 import type { Graph, Node } from '../onnx/model.ts'
 
 /** The graph with `adapter_slots` and the bank as further inputs; everything else, names of values included, as before. */
@@ -16,7 +16,7 @@ export function attachSlots(graph: Graph, bank: readonly Linear[]): Graph {
     const module = pending.get(node.name)
     if (module === undefined) return [node]
     pending.delete(node.name)
-    return sidePath(node, module)
+    return sidePath(node, linearInput(graph, node), module)
   })
   assert(pending.size === 0, `the graph has no node ${[...pending.keys()].join(', ')}`)
   return {
@@ -33,9 +33,9 @@ export function attachSlots(graph: Graph, bank: readonly Linear[]): Graph {
   }
 }
 
-function sidePath(frozen: Node, module: string): Node[] {
-  const [x, y] = [frozen.inputs[0], frozen.outputs[0]]
-  assert(frozen.op === 'MatMul' && x !== undefined && y !== undefined, `${frozen.name} is no MatMul`)
+function sidePath(frozen: Node, x: string, module: string): Node[] {
+  const [y] = frozen.outputs
+  assert(y !== undefined, `${frozen.name} has no output`)
   const node = (op: string, name: string, inputs: string[], output = `${module}.${name}`): Node => ({
     op,
     name: `${module}.${name}`,

@@ -6,7 +6,7 @@
 // are nor their weights, and costs two products a linear however many they are. Rank 0 is the base.
 import { graphNames, type Linear } from '../contract.ts'
 import { assert } from '../errors.ts'
-import { linearNode } from '../graph/linear.ts'
+import { linearInput, linearNode } from '../graph/linear.ts'
 import type { Graph, Node } from '../onnx/model.ts'
 
 /** The graph with the two factors of each linear as further inputs; everything else as before. */
@@ -16,7 +16,7 @@ export function attachStack(graph: Graph, linears: readonly Linear[]): Graph {
     const module = pending.get(node.name)
     if (module === undefined) return [node]
     pending.delete(node.name)
-    return sidePath(node, module)
+    return sidePath(node, linearInput(graph, node), module)
   })
   assert(pending.size === 0, `the graph has no node ${[...pending.keys()].join(', ')}`)
   return {
@@ -33,9 +33,9 @@ export function attachStack(graph: Graph, linears: readonly Linear[]): Graph {
   }
 }
 
-function sidePath(frozen: Node, module: string): Node[] {
-  const [x, y] = [frozen.inputs[0], frozen.outputs[0]]
-  assert(frozen.op === 'MatMul' && x !== undefined && y !== undefined, `${frozen.name} is no MatMul`)
+function sidePath(frozen: Node, x: string, module: string): Node[] {
+  const [y] = frozen.outputs
+  assert(y !== undefined, `${frozen.name} has no output`)
   const base = `${module}.base`
   const low = `${module}.lora_A.MatMul`
   const high = `${module}.lora_B.MatMul`

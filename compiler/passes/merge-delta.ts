@@ -35,10 +35,37 @@ export function mergeDelta(
     for (const delta of deltas) addRow(sum, start + at / out, delta)
     row.set(sum)
   }
-  if (firstNonFinite(rows) >= 0) {
-    const names = deltas.map(({ adapter }) => `"${adapter}"`).join(', ')
-    throw inputError('merge-overflow', `merging ${names} into ${module} overflows fp32; lower the weights`)
+  refuseOverflow(rows, deltas, module)
+}
+
+/** The same for rows `first` … of W as a checkpoint stores it: `rows` is float32 [n, in]. */
+export function mergeRows(
+  rows: Float32Array,
+  first: number,
+  inSize: number,
+  outSize: number,
+  deltas: readonly Delta[],
+  module: string,
+): void {
+  if (deltas.length === 0) return
+  for (let at = 0; at < rows.length; at += inSize) {
+    const o = first + at / inSize
+    const sum = Float64Array.from(rows.subarray(at, at + inSize))
+    for (const { r, scale, A, B } of deltas) {
+      for (let k = 0; k < r; k += 1) {
+        const b = scale * (B[k * outSize + o] as number)
+        for (let i = 0; i < inSize; i += 1) sum[i] = (sum[i] as number) + b * (A[i * r + k] as number)
+      }
+    }
+    rows.set(sum, at)
   }
+  refuseOverflow(rows, deltas, module)
+}
+
+function refuseOverflow(rows: Float32Array, deltas: readonly Delta[], module: string): void {
+  if (firstNonFinite(rows) < 0) return
+  const names = deltas.map(({ adapter }) => `"${adapter}"`).join(', ')
+  throw inputError('merge-overflow', `merging ${names} into ${module} overflows fp32; lower the weights`)
 }
 
 /** sum[o] += scale · Σₖ A[i, k]·B[k, o] */

@@ -8,18 +8,24 @@
 // M: the largest |logit|, the scale of what is compared.
 // ρ: the largest ‖ΔW‖ / ‖W‖ of a linear. Intermediate values, and attention scores before their softmax, grow with it
 // where the logits, behind a norm, do not.
+// Where weights are int8, their operator rounds the activations, block by block, to 1/127 of the block's largest: about 2⁻⁸
+// of them each time. Those errors are as independent, and add D · M · (1 + ρ) · 2⁻⁸ · √L₈, L₈ counting such linears in a row.
 // C: what the nonlinear parts may amplify; docs/artifact-format.md says how much room it leaves.
 import type { Architecture, Manifest } from '../contract.ts'
 
 const COMPUTE_ROUNDOFF = 2 ** -24
 const STORAGE_ROUNDOFF: Readonly<Record<Manifest['dtype'], number>> = { float32: 2 ** -24 }
 const AMPLIFICATION = 32
+const ACTIVATION_ROUNDOFF = 2 ** -8
+/** D. Rounding of activations averages out over a row, so less room is left than for C. */
+const ACTIVATION_AMPLIFICATION = 4
 /** Of the linears of a layer, those on one path: v, o, gate or up, down. */
 const LINEARS_IN_SEQUENCE = 4
 
 /** What a manifest says of its sizes, be it a decoder's or an encoder's. */
 export interface Sized {
   readonly dtype: Manifest['dtype']
+  readonly quantisation?: Manifest['quantisation']
   readonly base: { readonly architecture: Sizes }
 }
 
@@ -44,11 +50,13 @@ export interface Scale {
   readonly change: number
 }
 
-export function boundsOf({ base, dtype }: Sized, { tokens, rank, magnitude, change }: Scale): Bounds {
+export function boundsOf({ base, dtype, quantisation }: Sized, { tokens, rank, magnitude, change }: Scale): Bounds {
   const { architecture } = base
   const sums = COMPUTE_ROUNDOFF * Math.sqrt(longestPath(architecture, tokens, rank))
   const stored = STORAGE_ROUNDOFF[dtype] * Math.sqrt(architecture.layers * LINEARS_IN_SEQUENCE)
-  const maxError = AMPLIFICATION * magnitude * (1 + change) * (sums + stored)
+  const rounded =
+    ACTIVATION_AMPLIFICATION * ACTIVATION_ROUNDOFF * Math.sqrt(roundedInSequence(architecture, quantisation))
+  const maxError = magnitude * (1 + change) * (AMPLIFICATION * (sums + stored) + rounded)
   return { maxError, maxKl: maxError ** 2 / 2 }
 }
 
@@ -58,4 +66,15 @@ function longestPath(architecture: Sizes, tokens: number, rank: number): number 
   const linears = hiddenSize + heads * headDim + hiddenSize + intermediateSize + LINEARS_IN_SEQUENCE * rank
   const layer = 2 * hiddenSize + linears + headDim + tokens
   return layers * layer + 2 * hiddenSize
+}
+
+/** L₈: linears on one path whose operator rounds its activations. */
+function roundedInSequence({ layers }: Sizes, quantisation: Manifest['quantisation']): number {
+  if (quantisation === undefined) return 0
+  const { method, exceptions } = quantisation
+  const eight = Object.keys(exceptions).filter((module) => exceptions[module] === 'int8')
+  const inLayers = method === 'int8' || eight.some((module) => module.startsWith('model.layers.'))
+  // The embedding's own int8 is looked up, not multiplied by; a tied head is.
+  const head = method === 'int8' || eight.length > 0 ? 1 : 0
+  return head + (inLayers ? layers * LINEARS_IN_SEQUENCE : 0)
 }

@@ -1,7 +1,8 @@
 // Routed and stacked artifacts: the low-rank path of each adapter against its merged form, on both graphs.
 import type { Manifest } from '../contract.ts'
 import { Graphs, KINDS, type Outputs, tallyOf } from './graphs.ts'
-import { writeMergedForm } from './merged-form.ts'
+import { writePlainForm } from './plain-form.ts'
+import { compareDequantised } from './quantised.ts'
 import { bankOf, type SidePath, stackOf } from './side-path.ts'
 import { deltasOf, loadSubject, type Subject, wholeStack } from './subjects.ts'
 import { type Task, withScratch } from './task.ts'
@@ -16,6 +17,7 @@ export async function verifyLowRank(task: Task): Promise<void> {
     const base = await graphs.run(probes, baseSide(manifest))
     const names = { subject: 'base', form: 'base', against: manifest.graphs.model, graph: manifest.graphs.engine }
     findings.compared(names, { rank: 1, change: 0 }, tallyOf(base.engine[0], base.model[0], manifest))
+    if (manifest.quantisation !== undefined) await compareDequantised(task, base, 'base', baseSide(manifest))
     for (let at = 0; at < manifest.adapters.length; at += BATCH_ADAPTERS) {
       const subjects: Subject[] = []
       for (const entry of manifest.adapters.slice(at, at + BATCH_ADAPTERS)) {
@@ -42,7 +44,7 @@ async function verifySubjects(task: Task, graphs: Graphs, base: Outputs, subject
     onStep(name)
     const deltas = await deltasOf(subject, task)
     const { change, merged } = await withScratch(task.host, async (scratch) => ({
-      change: await writeMergedForm(task.artifact.folder, manifest, deltas, scratch.out),
+      change: await writePlainForm(task.artifact.folder, manifest, deltas, scratch.out),
       merged: await Graphs.with(scratch, manifest, (copy) => copy.run(probes, baseSide(manifest))),
     }))
     findings.changed(name, { rank, change }, tallyOf(own.model[0], plain.model[0], manifest))

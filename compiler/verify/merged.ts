@@ -5,6 +5,7 @@ import { InputError } from '../errors.ts'
 import type { Folder } from '../host.ts'
 import { Graphs, KINDS, type Outputs, tallyOf } from './graphs.ts'
 import { writeMergedForm } from './merged-form.ts'
+import { compareDequantised } from './quantised.ts'
 import type { Scratch } from './session.ts'
 import { PLAIN, stackOf } from './side-path.ts'
 import { NOWHERE } from './sources.ts'
@@ -18,6 +19,15 @@ export async function verifyMerged(task: Task): Promise<void> {
   const own = await Graphs.with(artifact, manifest, (graphs) => graphs.run(probes, PLAIN))
   const names = { subject, form: 'merged', against: manifest.graphs.model, graph: manifest.graphs.engine }
   findings.compared(names, { rank: 1, change: 0 }, tallyOf(own.engine[0], own.model[0], manifest))
+  if (manifest.quantisation !== undefined) {
+    await compareDequantised(task, own, subject, PLAIN)
+    if (manifest.adapters.length > 0) {
+      findings.notes.push(
+        'a merge that was quantised afterwards is compared with its own weights, not with its sources',
+      )
+    }
+    return
+  }
   if (manifest.adapters.length === 0) return
   const { base } = sources
   const given = new Set(sources.adapters?.map(({ name }) => name))

@@ -1,0 +1,36 @@
+// What the manifest says of a quantised base.
+import type { Checkpoint } from '../checkpoint/read.ts'
+import type { Quantisation } from '../contract.ts'
+import type { Method, QuantiseOptions, Storage } from './spec.ts'
+import type { LayerError } from './stream.ts'
+
+const STORED_AS: Readonly<Record<Method, Storage>> = { int4: 'int4', int8: 'int8', nf4: 'nf4', fp16: 'float16' }
+const BITS = { int4: 4, int8: 8, nf4: 4, fp16: 16 } as const
+
+/** `storage`: of every module that could be quantised. `layers`: of those that were. */
+export function describeQuantisation(
+  { method, rounding, block, grid }: QuantiseOptions,
+  storage: ReadonlyMap<string, Storage>,
+  checkpoint: Checkpoint,
+  layers: readonly LayerError[],
+): Quantisation {
+  const others = [...storage].filter(([, stored]) => stored !== STORED_AS[method])
+  const kept = others.filter(([, stored]) => stored === 'float32')
+  const keptWeights = kept.reduce((sum, [module]) => sum + countWeights(checkpoint, module), 0)
+  const weights = layers.reduce((sum, layer) => sum + layer.weights, keptWeights)
+  const bits = layers.reduce((sum, layer) => sum + 8 * layer.bytes, 32 * keptWeights)
+  return {
+    method,
+    rounding,
+    bits: BITS[method],
+    block,
+    grid,
+    exceptions: Object.fromEntries(others) as Quantisation['exceptions'],
+    // Four digits after the point: the bytes of a manifest must not hang on the last bit of a division.
+    bitsPerWeight: Math.round((bits / weights) * 1e4) / 1e4,
+  }
+}
+
+function countWeights(checkpoint: Checkpoint, module: string): number {
+  return checkpoint.tensors.get(`${module}.weight`)?.shape.reduce((product, size) => product * size, 1) ?? 0
+}
