@@ -1,5 +1,5 @@
-// A long seeded fuzz of what comes from outside, a quarter each: safetensors files, adapter configs, .onnx_adapter
-// files, GGUF files.
+// A long seeded fuzz of what comes from outside, a fifth each: safetensors files, adapter configs, .onnx_adapter files,
+// GGUF files, and ONNX files with external data.
 // Every case must end in an InputError or in a reading within bounds, in under a second, asking its file for at most
 // twice its bytes. `node bench/fuzz.ts [count] [seed]`; the first case that does not ends the run with its number.
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import type { BaseTensors } from '../compiler/adapter/change.ts'
 import { readChanges } from '../compiler/adapter/read-changes.ts'
 import { digestBase } from '../compiler/checkpoint/digest.ts'
 import { openCheckpoint } from '../compiler/checkpoint/read.ts'
-import { InputError } from '../compiler/errors.ts'
+import { InputError, inputError } from '../compiler/errors.ts'
 import { openGguf } from '../compiler/gguf/folder.ts'
 import type { ByteSource, Folder } from '../compiler/host.ts'
 import { exportOnnxAdapter } from '../compiler/onnx-adapter/export.ts'
@@ -17,15 +17,16 @@ import { nodeHost } from '../runtime/disk.ts'
 import { ADAPTER_FILES, loadFiles, memorySource, TINY } from '../test/compiler/folders.ts'
 import { FUZZ_SEED, mutate, seeded } from '../test/compiler/random.ts'
 import { TINY_KEYS, tinyTensors, writeGguf } from '../test/gguf/gguf-file.ts'
+import { hostileOnnx, readHostile } from '../test/inspect/onnx-mutations.ts'
 import { record } from './record.ts'
 
-const CASES = Number(process.argv[2] ?? 100_000)
+const CASES = Number(process.argv[2] ?? 250_000)
 const SEED = Number(process.argv[3] ?? FUZZ_SEED)
 const SLOWEST_MS = 1000
 
 interface Kind {
   readonly name: string
-  readonly whole: Uint8Array<ArrayBuffer>
+  damage(random: () => number): Uint8Array<ArrayBuffer>
   /** Reads the damaged file; `count` is told of every byte that is asked of it. */
   read(damaged: Uint8Array<ArrayBuffer>, count: (bytes: number) => void): Promise<void>
 }
@@ -41,20 +42,22 @@ const base: BaseTensors = (
 const KINDS: readonly Kind[] = [
   {
     name: 'safetensors',
-    whole: new Uint8Array(weights),
+    damage: damaging(weights),
     read: (damaged, count) => readAdapter({ ...adapter, 'adapter_model.safetensors': damaged }, damaged, count),
   },
   {
     name: 'adapter_config.json',
-    whole: new Uint8Array(adapter['adapter_config.json']!),
+    damage: damaging(adapter['adapter_config.json']!),
     read: (damaged, count) => readAdapter({ ...adapter, 'adapter_config.json': damaged }, damaged, count),
   },
   {
     name: '.onnx_adapter',
-    whole: exportOnnxAdapter(
-      new Map([
-        ['model.layers.0.mlp.down_proj', { A: new Float32Array(21), B: new Float32Array(15), r: 3, in: 7, out: 5 }],
-      ]),
+    damage: damaging(
+      exportOnnxAdapter(
+        new Map([
+          ['model.layers.0.mlp.down_proj', { A: new Float32Array(21), B: new Float32Array(15), r: 3, in: 7, out: 5 }],
+        ]),
+      ),
     ),
     async read(damaged, count) {
       const { parameters } = readOnnxAdapter(damaged, 'damaged')
@@ -79,7 +82,24 @@ const KINDS: readonly Kind[] = [
       await digestBase(await openCheckpoint(await openGguf(async () => counted)), nodeHost)
     },
   },
+  {
+    name: 'ONNX',
+    damage: hostileOnnx,
+    async read(damaged, count) {
+      const { refused, asked } = await readHostile(damaged)
+      count(asked)
+      if (refused) throw inputError('onnx-invalid', 'refused')
+    },
+  },
 ]
+
+/** One to three bytes changed; a tenth of them cut as well. */
+function damaging(whole: Uint8Array): Kind['damage'] {
+  return (random) => {
+    const cut = random() < 0.1 ? Math.floor(random() * whole.length) : whole.length
+    return new Uint8Array(mutate(whole, random).subarray(0, cut))
+  }
+}
 
 async function readAdapter(
   files: Readonly<Record<string, Uint8Array>>,
@@ -110,8 +130,7 @@ const tally = KINDS.map(({ name }) => ({ name, cases: 0, refused: 0, slowestMs: 
 for (let at = 0; at < CASES; at++) {
   const kind = KINDS[at % KINDS.length]!
   const row = tally[at % KINDS.length]!
-  const cut = random() < 0.1 ? Math.floor(random() * kind.whole.length) : kind.whole.length
-  const damaged = new Uint8Array(mutate(kind.whole, random).subarray(0, cut))
+  const damaged = kind.damage(random)
   let asked = 0
   const started = performance.now()
   try {

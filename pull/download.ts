@@ -17,6 +17,8 @@ export interface Download extends Retry {
   /** Where it goes. */
   readonly path: string
   readonly signal: AbortSignal | undefined
+  /** In the place of a minute without a byte. */
+  readonly idleMs: number | undefined
   /** Told of bytes that are on disk, and, below zero, of those that had to go. */
   readonly onBytes: (bytes: number) => void
 }
@@ -80,11 +82,12 @@ async function fill(handle: FileHandle, transfer: Transfer, options: Download): 
   if (transfer.hash.bytes < file.bytes) {
     const from = transfer.hash.bytes
     const idle = new AbortController()
-    const timer = setTimeout(() => idle.abort(), IDLE_MS)
+    const timer = setTimeout(() => idle.abort(), options.idleMs ?? IDLE_MS)
     try {
       // Compressed bytes could not be counted, nor resumed.
       const headers = { 'accept-encoding': 'identity', ...(from === 0 ? {} : { range: `bytes=${from}-` }) }
-      const response = await hub.get(url, headers, idle.signal)
+      const stop = signal === undefined ? idle.signal : AbortSignal.any([signal, idle.signal])
+      const response = await hub.get(url, headers, stop)
       if (from > 0 && response.status !== 206) {
         await handle.truncate(0)
         onBytes(-from)
@@ -93,6 +96,8 @@ async function fill(handle: FileHandle, transfer: Transfer, options: Download): 
       } else checkRange(response, from, file)
       await copy(response, handle, transfer.hash, options, timer)
     } catch (error) {
+      // Also where another file failed, which the Hub's own signal knows nothing of.
+      if (signal?.aborted) throw interrupted()
       throw isBroken(error) ? networkError(new URL(url), error, signal) : error
     } finally {
       clearTimeout(timer)

@@ -27,6 +27,8 @@ export interface PullOptions {
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
   /** In the place of a timer between tries. */
   readonly wait?: Retry['wait']
+  /** A connection without a byte for so long is dead; a minute where absent. */
+  readonly idleMs?: number
   /** Bytes that may be written beside `out`. */
   readonly freeBytes?: (folder: string) => Promise<number>
 }
@@ -60,7 +62,11 @@ export async function pull(options: PullOptions): Promise<PullResult> {
   const staging = await openStaging(out, repo, paths)
   try {
     await requireSpace(files, staging.path, freeBytes)
-    const digests = await downloadAll(files, { hub, wait, signal, onProgress, repo, commit, folder: staging.path })
+    const digests = await downloadAll(files, {
+      ...{ hub, wait, signal, onProgress, repo, commit },
+      idleMs: options.idleMs,
+      folder: staging.path,
+    })
     const listed = files.map(({ path, bytes }, at) => ({ path, bytes, sha256: digests[at]! }))
     const record = { schema: RECORD_SCHEMA, repo, revision, commit, files: listed } as const
     await staging.commit(record)
@@ -74,6 +80,7 @@ export async function pull(options: PullOptions): Promise<PullResult> {
 interface Transfer extends Retry {
   readonly hub: Hub
   readonly signal: AbortSignal | undefined
+  readonly idleMs: number | undefined
   readonly onProgress: (doneBytes: number, totalBytes: number) => void
   readonly repo: string
   readonly commit: string
@@ -96,6 +103,7 @@ async function downloadAll(files: readonly RemoteFile[], transfer: Transfer): Pr
       digests[at] = await download({
         hub,
         wait: transfer.wait,
+        idleMs: transfer.idleMs,
         signal,
         file,
         url: `${hub.url}/${repo}/resolve/${commit}/${file.path.split('/').map(encodeURIComponent).join('/')}`,

@@ -182,6 +182,33 @@ describe('a transfer that is cut', () => {
     expect(new Uint8Array(await readFile(join(pulling.out, WEIGHTS)))).toEqual(FILES[WEIGHTS])
   })
 
+  it('by silence goes on where it was', async () => {
+    let silences = 0
+    pulling.hub.intercept = (kind, request, response) => {
+      if (kind !== 'cdn' || !request.url!.includes('00001') || silences++ > 0) return false
+      response.writeHead(200, { 'content-length': WEIGHTS_BYTES })
+      response.write(FILES[WEIGHTS]!.subarray(0, 65_536))
+      return true
+    }
+    await pulling.run({ idleMs: 1000 })
+    const ranges = pulling.hub.seen.filter(({ kind, url }) => kind === 'cdn' && url.includes('00001'))
+    expect(ranges.map(({ range }) => range)).toEqual([undefined, 'bytes=65536-'])
+    expect(new Uint8Array(await readFile(join(pulling.out, WEIGHTS)))).toEqual(FILES[WEIGHTS])
+  })
+
+  it('because another file failed is not waited for, and is gone on with', async () => {
+    pulling.hub.intercept = (kind, request, response) => {
+      if (kind !== 'cdn') return false
+      if (request.url!.includes('00002')) response.writeHead(404).end()
+      else response.writeHead(200, { 'content-length': WEIGHTS_BYTES }).flushHeaders()
+      return request.url!.includes('0000')
+    }
+    expect(await pulling.refusal()).toMatchObject({ code: 'not-found' })
+    expect(pulling.waits).toEqual([])
+    pulling.hub.intercept = () => false
+    expect((await pulling.run()).pulled).toBe(true)
+  })
+
   it('whose rest on disk was damaged starts over, once', async () => {
     const staging = `${pulling.out}.partial`
     await mkdir(staging)
