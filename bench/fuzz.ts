@@ -69,7 +69,7 @@ const KINDS: readonly Kind[] = [
   },
   {
     name: 'GGUF',
-    whole: writeGguf({ keys: TINY_KEYS, tensors: tinyTensors(seeded(SEED)) }),
+    damage: damaging(writeGguf({ keys: TINY_KEYS, tensors: tinyTensors(seeded(SEED)) })),
     async read(damaged, count) {
       const source = memorySource('damaged.gguf', damaged)
       const counted: ByteSource = {

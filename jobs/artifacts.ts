@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { MANIFEST_FILE } from '../compiler/contract.ts'
 import { InputError } from '../compiler/errors.ts'
 import { readAnyArtifact } from '../compiler/read-artifact.ts'
-import { makeFolder, nodeHost, openFolder } from '../runtime/disk.ts'
+import { makeFolder, nodeHost, openFolder, PathError } from '../runtime/disk.ts'
 import { Digest } from './contract.ts'
 import { removePartials, syncFolder } from './partial-file.ts'
 
@@ -86,6 +86,7 @@ export class Artifacts {
 }
 
 function ifInputError(error: unknown): false {
-  if (error instanceof InputError) return false
+  // A link out of an artifact is none of its files.
+  if (error instanceof InputError || error instanceof PathError) return false
   throw error
 }

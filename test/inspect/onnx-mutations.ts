@@ -93,6 +93,8 @@ const HOSTILE: readonly ((random: Random, fields: readonly Field[]) => Field[])[
       ),
     ],
   ],
+  // Much claimed and little there.
+  (random) => [[5, message([1, 2 ** upTo(40, random)], [2, FLOAT], [8, 'n'], [4, new Uint8Array(upTo(9, random))])]],
   // Graphs within graphs, to the limit and beyond.
   (random) => [[1, nested(upTo(20, random))]],
   // External data and data of its own at once; an entry twice.
