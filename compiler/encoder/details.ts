@@ -42,13 +42,16 @@ export interface FamilyConfig {
 // Each bound is beyond any published encoder; it limits what a configuration may make us allocate.
 const MAX_SIZE = 1 << 20
 const MAX_LAYERS = 1024
-const MAX_POSITIONS = 1 << 20
+/** With the head size, the size of a table of rotary angles that no file backs. */
+const MAX_POSITIONS = 1 << 17
+const MAX_HEAD_DIM = 1024
 
 export const Size = z.int().min(1).max(MAX_SIZE)
 export const Layers = z.int().min(1).max(MAX_LAYERS)
 export const Positions = z.int().min(1).max(MAX_POSITIONS)
 export const Epsilon = z.number().positive().max(1)
-export const Theta = z.number().positive()
+/** Below 1, a frequency overflows fp32. */
+export const Theta = z.number().min(1)
 
 /** Keys at a value that changes nothing; anything else is refused with the way out. */
 export type Unsupported = readonly (readonly [key: string, harmless: readonly unknown[], help: string])[]
@@ -73,7 +76,11 @@ export function parseConfig<T>(
 
 /** Adds to `problems` where heads do not share the width evenly. */
 export function headDimOf(hiddenSize: number, heads: number, where: string, problems: Problems): number {
-  if (hiddenSize % heads === 0) return hiddenSize / heads
-  problems.add('config-invalid', `${where}: ${heads} heads cannot share a width of ${hiddenSize} evenly`)
+  const headDim = hiddenSize / heads
+  if (Number.isInteger(headDim) && headDim <= MAX_HEAD_DIM) return headDim
+  problems.add(
+    'config-invalid',
+    `${where}: ${heads} heads cannot share a width of ${hiddenSize} evenly, at most ${MAX_HEAD_DIM} each`,
+  )
   return 1
 }
