@@ -5,7 +5,7 @@ import { canonicalJson } from '../../compiler/canonical-json.ts'
 import { type Manifest, ManifestSchema } from '../../compiler/contract.ts'
 import { sha256 } from '../../gateway/digest.ts'
 import { type Job, paths, Recipe } from '../../jobs/contract.ts'
-import { adapter, allow, BASE, createHouse, digest, type House, NOW, seed, toTenant } from './house.ts'
+import { adapter, allow, BASE, createHouse, deny, digest, type House, NOW, seed, toTenant } from './house.ts'
 
 const COMPILER = 'http://compiler.test'
 const TOKEN = 'token-of-the-compiler-0123456789abcdef'
@@ -236,6 +236,8 @@ describe('the end of a merge', () => {
     expect(await house.models(key)).not.toContain('merged')
 
     await house.admin('PUT', '/tenants/acme/grants/merged', allow(toTenant, { kind: 'base', digest: artifact }))
+    // The other parent is not granted yet.
+    expect(await house.models(key)).not.toContain('merged')
     expect((await call('GET', `${ROUTE}/${JOB}`)).json).toMatchObject({ status: 'done', grants: ['merged'] })
     // Two requests of the first reading; a settled compile is not asked for again.
     expect(compiler.seen.length).toBe(before + 2)
@@ -272,5 +274,108 @@ describe('the end of a merge', () => {
     compiler.state.job = { state: 'failed', failure }
     expect((await call('GET', `${ROUTE}/${JOB}`)).json).toMatchObject({ state: 'failed', status: 'open', failure })
     expect((await call('GET', `/admin/tenants/zeta/compiles/${JOB}`)).status).toBe(404)
+  })
+})
+
+describe('who may use a merge', () => {
+  const parents: [string, number][] = [
+    [digest('2'), 1],
+    [digest('1'), 0.5],
+  ]
+  const grant = (id: string, body: object, tenant = 'acme') =>
+    house.admin('PUT', `/tenants/${tenant}/grants/${id}`, body)
+  const drop = (id: string) => house.admin('DELETE', `/tenants/acme/grants/${id}`)
+  const ofBase = (digest: string) => ({ kind: 'base', digest })
+  let artifact: string
+  let ada: { id: string; key: string }
+
+  beforeEach(async () => {
+    await env.DB.prepare('DELETE FROM grants').run()
+    await call('POST', ROUTE, asked)
+    artifact = await compiler.finish(manifestOf(parents))
+    await call('GET', `${ROUTE}/${JOB}`)
+    await house.admin('PUT', '/tenants/acme/models/merged', { base: artifact })
+    await house.admin('PUT', '/backends/merged', { url: 'http://merged.test', base: artifact })
+    ada = await house.mint('acme', { user: 'ada' })
+    await grant('merged', allow(toTenant, ofBase(artifact)))
+    house.world.fetch = house.backend.fetch
+  })
+
+  const statusOf = async (model = 'merged') => (await house.ask(ada.key, model)).status
+  const explained = async (model = 'merged') =>
+    (await house.admin('POST', '/explain', { key: ada.id, model })).json.targets[0].decision
+
+  it('is who may use it and each of its parents, with the refusal of a model that does not exist', async () => {
+    const unknown = (await house.ask(ada.key, 'nothing')).text
+    expect(await explained()).toEqual({ allowed: false, reason: 'not-granted', parent: 'blue' })
+    await grant('blue', allow(toTenant, adapter('blue')))
+    expect(await explained()).toEqual({ allowed: false, reason: 'not-granted', parent: 'red' })
+    expect((await house.ask(ada.key, 'merged')).text).toBe(unknown)
+    await grant('red', allow(toTenant, adapter('red')))
+    expect([await statusOf(), await house.models(ada.key)]).toEqual([200, ['blue', 'merged', 'red']])
+    expect(house.backend.seen.at(-1)!.claims).toMatchObject({ base: artifact, adapter: null })
+
+    await grant('no', deny({ kind: 'user', id: 'ada' }, adapter('red')))
+    expect(await explained()).toEqual({ allowed: false, reason: 'denied', grantId: 'no', parent: 'red' })
+    const refused = await house.ask(ada.key, 'merged')
+    expect([refused.status, refused.text, await house.models(ada.key)]).toEqual([404, unknown, ['blue']])
+    await drop('no')
+    expect(await statusOf()).toBe(200)
+
+    // A deny of the base that the parents run on denies the parents, and so the merge.
+    await grant('no', deny(toTenant, ofBase(BASE)))
+    expect(await explained()).toMatchObject({ reason: 'denied', parent: 'blue' })
+    await drop('no')
+    await drop('merged')
+    expect(await explained()).toEqual({ allowed: false, reason: 'not-granted' })
+  })
+
+  it('reaches through a merge of a merge, and adapters on one', async () => {
+    await house.admin('PUT', '/tenants/acme/adapters/late', {
+      name: 'late',
+      version: 1,
+      digest: digest('3'),
+      base: artifact,
+    })
+    await house.admin('PUT', '/tenants/acme/models/late', { adapter: 'late' })
+    const nested = digest('d')
+    await house.admin('PUT', `/bases/${nested}`, {})
+    const parent = { adapter: 'late', name: 'late', digest: digest('3'), weight: 1 }
+    await env.DB.prepare("INSERT INTO compiles VALUES ('acme', ?, 'again', 'merged', ?, ?, 'done', ?, 0, 0)")
+      .bind(digest('f'), artifact, JSON.stringify([parent]), nested)
+      .run()
+    await house.admin('PUT', '/tenants/acme/models/nested', { base: nested })
+    await house.admin('PUT', '/backends/nested', { url: 'http://nested.test', base: nested })
+    await grant('nested', allow(toTenant, ofBase(nested)))
+    await grant('late', allow(toTenant, adapter('late')))
+    await grant('blue', allow(toTenant, adapter('blue')))
+    for (const model of ['late', 'nested']) {
+      expect([model, await statusOf(model), await explained(model)]).toEqual([
+        model,
+        404,
+        { allowed: false, reason: 'not-granted', parent: 'red' },
+      ])
+    }
+    await grant('red', allow(toTenant, adapter('red')))
+    expect([await statusOf('late'), await statusOf('nested')]).toEqual([200, 200])
+    await house.admin('PUT', '/tenants/acme/adapters/red', {
+      name: 'red',
+      version: 1,
+      digest: digest('1'),
+      base: BASE,
+      disabled: true,
+    })
+    expect(await explained('nested')).toEqual({ allowed: false, reason: 'disabled', parent: 'red' })
+    await house.admin('PUT', '/tenants/acme/adapters/red', { name: 'red', version: 1, digest: digest('1'), base: BASE })
+  })
+
+  it('is nobody of a tenant that did not make it itself', async () => {
+    await house.admin('PUT', '/tenants/zeta/models/theirs', { base: artifact })
+    await grant('theirs', allow(toTenant, ofBase(artifact)), 'zeta')
+    for (const id of ['red', 'blue']) await grant(id, allow(toTenant, adapter(id)), 'zeta')
+    const zed = await house.mint('zeta')
+    expect((await house.ask(zed.key, 'theirs')).status).toBe(404)
+    const { targets } = (await house.admin('POST', '/explain', { key: zed.id, model: 'theirs' })).json
+    expect(targets[0].decision).toEqual({ allowed: false, reason: 'other-tenant', parent: 'blue' })
   })
 })

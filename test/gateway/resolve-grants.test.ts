@@ -189,3 +189,68 @@ describe('the decision, case by case', () => {
     expect(allowed(disabled, [grant({ principal: { kind: 'role', id: 'r' } })], adapter)).toBe(false)
   })
 })
+
+describe('a target that adapters are merged into', () => {
+  const parentArb = fc.record({
+    kind: fc.constant('adapter' as const),
+    tenantId: tenant,
+    id,
+    digest: id,
+    baseDigest,
+    enabled: fc.boolean(),
+  })
+  const mergedArb = fc.record({ target: targetArb, madeOf: fc.array(parentArb, { minLength: 1, maxLength: 3 }) })
+
+  it('is allowed exactly where it and every one of them is: the meet, and never more', () => {
+    let met = 0
+    // Half of the time with an allow for each, so that the answer is not always no.
+    const withGrants = fc.tuple(subjectArb, grantsArb, mergedArb, fc.boolean())
+    fc.assert(
+      fc.property(withGrants, ([subject, some, { target, madeOf }, granted]) => {
+        const each = [target, ...madeOf].map(
+          (one): Grant => ({
+            tenantId: subject.tenantId,
+            id: 'all',
+            effect: 'allow',
+            principal: { kind: 'tenant' },
+            resource:
+              one.kind === 'adapter' ? { kind: 'adapter', id: one.id } : { kind: 'base', digest: one.baseDigest },
+            startsAt: null,
+            endsAt: null,
+          }),
+        )
+        const grants = granted ? [...some, ...each] : some
+        const found = allowed(subject, grants, { ...target, madeOf })
+        if (found) met += 1
+        expect(found).toBe([target, ...madeOf].every((one) => allowed(subject, grants, one)))
+      }),
+      { numRuns: 5_000 },
+    )
+    expect(met).toBeGreaterThan(50)
+  })
+
+  it('never gains from a deny, nor from another parent', () => {
+    fc.assert(
+      fc.property(subjectArb, grantsArb, grantArb, mergedArb, parentArb, (subject, grants, extra, merged, parent) => {
+        const { target, madeOf } = merged
+        const before = allowed(subject, grants, { ...target, madeOf })
+        const denied = [...grants, { ...extra, effect: 'deny' as const }]
+        expect(!allowed(subject, denied, { ...target, madeOf }) || before).toBe(true)
+        expect(!allowed(subject, grants, { ...target, madeOf: [...madeOf, parent] }) || before).toBe(true)
+      }),
+    )
+  })
+
+  it('names the parent that decided, and only then', () => {
+    fc.assert(
+      fc.property(subjectArb, grantsArb, mergedArb, (subject, grants, { target, madeOf }) => {
+        const decision = resolveGrants(subject, grants, { ...target, madeOf }, NOW)
+        const alone = resolveGrants(subject, grants, target, NOW)
+        const refused = alone.allowed ? madeOf.find((parent) => !allowed(subject, grants, parent)) : undefined
+        expect(decision).toEqual(
+          refused === undefined ? alone : { ...resolveGrants(subject, grants, refused, NOW), parent: refused.id },
+        )
+      }),
+    )
+  })
+})

@@ -1,7 +1,9 @@
 // Mixing compiled adapters into the factors of one: exact, in any order, within a bank.
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { mixAdapters } from '../../compiler/mix-adapters.ts'
 import type { CompiledModule } from '../../compiler/read-adapter.ts'
+import { ORACLE, oracleInputs, readInfo, readTensors } from '../combine/adapters.ts'
 import { expectRefusal } from '../compiler/failing.ts'
 import { seeded } from '../compiler/random.ts'
 
@@ -67,6 +69,43 @@ describe('a mix', () => {
   it('has the same bits in any order', () => {
     const [a, b] = parts()
     expect(mixAdapters([b!, a!])).toEqual(mixAdapters([a!, b!]))
+  })
+})
+
+describe('a mix of adapters that PEFT wrote', () => {
+  it('has the deltas of its add_weighted_adapter with combination_type cat', async () => {
+    const { weights, cases } = readInfo('peft')
+    const inputs = await oracleInputs(cases.cat!.adapters)
+    const transpose = (values: Float32Array, rows: number, columns: number, times = 1) =>
+      Float32Array.from(
+        { length: values.length },
+        (_, at) => times * values[(at % rows) * columns + Math.floor(at / rows)]!,
+      )
+    const mixed = mixAdapters(
+      inputs.map(({ name, modules }) => ({
+        name,
+        weight: weights[name]!,
+        // As the compiler stores them: A [in, r], B [r, out], the scaling in B.
+        modules: new Map(
+          [...modules].map(([path, m]) => [
+            path,
+            { r: m.r, A: transpose(m.A, m.r, m.in), B: transpose(m.B, m.out, m.r, m.scaling) },
+          ]),
+        ),
+      })),
+    )
+    expect(mixed.size).toBe(2)
+    const oracle = await readTensors(join(ORACLE, 'peft.safetensors'))
+    for (const [path, module] of mixed) {
+      const { data, shape } = oracle.get(`cat/${path}`)!
+      const [out = 0, inSize = 0] = shape
+      const furthest = product(module).reduce(
+        (most, value, at) => Math.max(most, Math.abs(value - data[(at % out) * inSize + Math.floor(at / out)]!)),
+        0,
+      )
+      expect(furthest).toBeLessThan(1e-5)
+      expect(Math.max(...data.map(Math.abs))).toBeGreaterThan(0.1)
+    }
   })
 })
 
