@@ -32,6 +32,8 @@ export async function up(options: UpOptions): Promise<void> {
       artifact: artifact.path,
       secret: secrets.capabilitySecret,
       port: options.backendPort,
+      // A mix of all of them fits a slot.
+      bankRank: artifact.manifest.adapters.reduce((sum, { r }) => sum + r, 0),
       log: (event) => log(JSON.stringify({ tier: 'gpu-backend', time: new Date().toISOString(), ...event })),
     })
     await shutdown.opened(backend.close)

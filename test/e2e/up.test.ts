@@ -70,6 +70,19 @@ describe('the demo', () => {
     expect(right).toBeGreaterThanOrEqual(2 * sample.length - 1)
   })
 
+  it('runs a mix of adapters for who may use each of them, and hides it from who may not', async () => {
+    const { prompt, dates } = heldout[0]!
+    expect(await ask('lab', 'triage*0.000001 + dates', prompt)).toBe(dates)
+    const mixed = await client('lab').completions.create({ model: 'triage * 0.5 + dates*0.5', prompt, max_tokens: 3 })
+    expect(mixed.model).toBe('triage*0.5+dates*0.5')
+    const refused = async (model: string) => {
+      const error = await ask('birch', model, prompt).catch((thrown: unknown) => thrown)
+      return error instanceof NotFoundError ? error.error : error
+    }
+    expect(await refused('triage*0.5+dates*0.5')).toEqual(await refused('nothing'))
+    expect(await refused('nothing')).toMatchObject({ code: 'model_not_found' })
+  })
+
   it('answers with the public name of the model', async () => {
     const answer = await client('acme').completions.create({
       model: 'triage',
