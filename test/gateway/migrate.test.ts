@@ -14,7 +14,12 @@ const names = async () =>
 describe('migrations', () => {
   it('continue where wrangler’s bookkeeping ends, and do nothing the second time', async () => {
     const applied = (await names()).map((name) => ({ name, sql: 'this is not run' }))
-    expect(applied.map(({ name }) => name)).toEqual(['0000_registry.sql', '0001_write-once.sql', '0002_compiles.sql'])
+    expect(applied.map(({ name }) => name)).toEqual([
+      '0000_registry.sql',
+      '0001_write-once.sql',
+      '0002_compiles.sql',
+      '0003_mixed_usage.sql',
+    ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },
       { name: '9000_a.sql', sql: 'CREATE TABLE t (x);\n--> statement-breakpoint\nCREATE INDEX i ON t (x);\n' },
