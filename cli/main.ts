@@ -54,7 +54,7 @@ function program(): Command {
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',
     )
-    .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
+    .option('--base <path>', 'Hugging Face folder (config.json, model.safetensors) or GGUF file')
     .addOption(adapterOption('name=folder, or a folder; name*weight=folder where stacked; repeat for more'))
     .addOption(new Option('--target <name>', 'one slot index per row, or all at once').choices(['routed', 'stacked']))
     .option('--out <folder>', 'where the artifact goes')
@@ -64,7 +64,7 @@ function program(): Command {
 
   quantiseOptions(sidepath.command('merge'))
     .description('base + PEFT adapters → the deltas written into the weights: an artifact, or a checkpoint again')
-    .option('--base <folder>', 'Hugging Face folder: config.json and model.safetensors')
+    .option('--base <path>', 'Hugging Face folder (config.json, model.safetensors) or GGUF file')
     .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several'))
     .option('--out <folder>', 'where the result goes')
     .addOption(

@@ -17,7 +17,7 @@ export interface StoredFloats {
 /** `headDim`: rows of a head, for tensors whose heads are turned. */
 export function storedFloats({ name, stored, altered }: NamedTensor, headDim: number): StoredFloats {
   const { format } = stored
-  const dtype = altered === 'plus-one' ? 'F32' : dtypeOf(format)
+  const dtype = dtypeOf(format)
   const size = ELEMENT_BYTES[dtype]
   const columns = stored.shape.slice(1).reduce((product, n) => product * n, 1)
   const rows = stored.shape[0] as number
@@ -25,7 +25,7 @@ export function storedFloats({ name, stored, altered }: NamedTensor, headDim: nu
     const start = Math.floor(from / size / format.elements)
     const end = Math.ceil(to / size / format.elements)
     const blocks = await source.read(stored.offset + start * format.bytes, (end - start) * format.bytes)
-    const floats = dtype === 'F32' ? decode(format, blocks, altered === 'plus-one') : blocks
+    const floats = dtype === 'F32' ? decode(format, blocks) : blocks
     const at = start * format.elements * size
     return floats.subarray(from - at, to - at)
   }
@@ -63,10 +63,9 @@ function dtypeOf(format: BlockFormat): FloatDtype {
   return format.name === 'F16' || format.name === 'BF16' ? format.name : 'F32'
 }
 
-function decode(format: BlockFormat, blocks: Uint8Array<ArrayBuffer>, plusOne: boolean): Uint8Array<ArrayBuffer> {
-  if (format.name === 'F32' && !plusOne) return blocks
+function decode(format: BlockFormat, blocks: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  if (format.name === 'F32') return blocks
   const floats = new Float32Array((blocks.length / format.bytes) * format.elements)
   format.dequantise(blocks, floats)
-  if (plusOne) for (let i = 0; i < floats.length; i += 1) floats[i] = (floats[i] as number) - 1
   return new Uint8Array(floats.buffer)
 }

@@ -1,11 +1,17 @@
 // A GGUF as a Hugging Face folder: names, rows, configuration, blocks; and what is refused.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { gguf } from '@huggingface/gguf'
 import { describe, expect, it } from 'vitest'
 import { digestBase } from '../../compiler/checkpoint/digest.ts'
 import { openCheckpoint } from '../../compiler/checkpoint/read.ts'
 import { InputError } from '../../compiler/errors.ts'
+import { architectureOf } from '../../compiler/gguf/architectures/architectures.ts'
+import { F32 } from '../../compiler/gguf/blocks/f32.ts'
 import { Q4_1 } from '../../compiler/gguf/blocks/q4-1.ts'
 import { openGguf } from '../../compiler/gguf/folder.ts'
+import { Metadata } from '../../compiler/gguf/metadata.ts'
+import { nameTensors } from '../../compiler/gguf/name-tensors.ts'
 import { readGguf } from '../../compiler/gguf/read.ts'
 import { shortestFloat } from '../../compiler/gguf/shortest-float.ts'
 import { isGgufWeights } from '../../compiler/gguf/weights-source.ts'
@@ -18,6 +24,10 @@ import { type RawGguf, TINY_KEYS, TINY_SIZES, tinyTensors, type Value, writeGguf
 
 const raw: RawGguf = { keys: TINY_KEYS, tensors: tinyTensors(seeded(FUZZ_SEED)) }
 const tiny = writeGguf(raw)
+const names: Readonly<Record<string, Record<string, string>>> = JSON.parse(
+  readFileSync(join(import.meta.dirname, 'names.json'), 'utf8'),
+).names
+const floatTensor = { format: F32, shape: [1], offset: 0, bytes: 4 }
 const open = (bytes: Uint8Array) => openGguf(async () => memorySource('tiny.gguf', bytes))
 const withKey = (key: string, value: Value): RawGguf => ({
   ...raw,
@@ -61,6 +71,16 @@ describe('a GGUF as a folder', () => {
     expect(checkpoint.config).toMatchObject({ tiedHead: true, rmsNormEps: 1e-5, ropeTheta: 100_000, eosTokenIds: [2] })
     expect(checkpoint.config.architecture.vocabSize).toBe(TINY_SIZES.VOCABULARY)
     expect(await digestBase(checkpoint, nodeHost)).toMatch(/^[0-9a-f]{64}$/)
+  })
+
+  it.each(Object.keys(names))('%s: its tensors have the names of transformers', async (name) => {
+    const architecture = architectureOf(new Metadata('x.gguf', new Map([['general.architecture', name]])))
+    const tensors = Object.keys(names[name]!).map((key) => ({ ...floatTensor, name: key }))
+    const named = nameTensors('x.gguf', architecture, new Map(tensors.map((tensor) => [tensor.name, tensor])))
+    expect(Object.fromEntries(named.map(({ name: to, stored }) => [stored.name, to]))).toEqual(names[name])
+    expect(named.filter(({ altered }) => altered !== undefined).map(({ stored }) => stored.name)).toEqual(
+      name === 'llama' ? tensors.map((tensor) => tensor.name).filter((key) => /attn_[qk]\.weight$/.test(key)) : [],
+    )
   })
 
   it('puts the rows of queries and keys back: the first half of a head before the second', async () => {

@@ -3,11 +3,10 @@ import type { Metadata } from '../metadata.ts'
 import type { GgufTensor } from '../read.ts'
 
 /**
- * What the conversion to GGUF did, to be undone. `turned`: the rows of each head are interleaved, first and
- * second half of the head alternating, for rotary embeddings that turn neighbours. `plus-one`: a norm's weight with the
- * architecture's 1 added.
+ * What the conversion to GGUF did, to be undone. `turned`: the rows of each head are interleaved, first and second half of
+ * the head alternating, for rotary embeddings that turn neighbours.
  */
-export type Alteration = 'turned' | 'plus-one'
+export type Alteration = 'turned'
 
 export interface Place {
   /** Without `.weight` or `.bias`. */
