@@ -34,3 +34,10 @@ export function describeQuantisation(
 function countWeights(checkpoint: Checkpoint, module: string): number {
   return checkpoint.tensors.get(`${module}.weight`)?.shape.reduce((product, size) => product * size, 1) ?? 0
 }
+
+/** What the manifest says, as options that give the same artifact again. */
+export function optionsOf({ method, rounding, block, grid, exceptions }: Quantisation): QuantiseOptions {
+  const stored = (as: Storage) => Object.keys(exceptions).filter((module) => exceptions[module] === as)
+  // What is float16 for the shape of its rows comes out as that again.
+  return { method, rounding, block, grid, keep: stored('float32'), eight: stored('int8') }
+}

@@ -6,6 +6,7 @@ import type { AnyManifest, Manifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
 import { DATA_FILE } from '../graph/weights.ts'
 import type { Folder, Host, OutFolder } from '../host.ts'
+import { optionsOf } from '../quantise/describe.ts'
 import type { Findings } from './findings.ts'
 import type { Deltas, Summand } from './merged-form.ts'
 
@@ -48,7 +49,8 @@ export const NOWHERE: OutFolder = {
 
 /** The weights of an artifact that keeps its base are the base's, byte for byte. Writes nothing. */
 export async function checkBase(base: Folder, manifest: Manifest, host: Host, findings: Findings): Promise<void> {
-  const made = await compile({ base, adapters: [], target: 'merged' }, NOWHERE, host)
+  const quantise = manifest.quantisation && optionsOf(manifest.quantisation)
+  const made = await compile({ base, adapters: [], target: 'merged', ...(quantise && { quantise }) }, NOWHERE, host)
   const data = ({ files }: Manifest) => files.find(({ path }) => path === DATA_FILE)?.sha256
   if (made.manifest.base.digest !== manifest.base.digest) {
     findings.problems.push(

@@ -179,7 +179,8 @@ describe('artifacts of the demo base', () => {
     ['fp16', options({ method: 'fp16' })],
   ])('%s: both graphs compute what the codes say, with the adapter beside them', async (name, quantise) => {
     const { path, manifest, layerErrors } = await make(name, 'routed', quantise)
-    const report = await verify({ artifact: graphFolder(path) }, verifyHost(folder.path))
+    const sources = { base: openFolder(join(DEMO, 'base')) }
+    const report = await verify({ artifact: graphFolder(path), sources }, verifyHost(folder.path))
     expect(report.problems).toEqual([])
     expect(report.comparisons.map(({ subject, form, against }) => `${subject}: ${form}, ${against}`)).toContain(
       'base: quantised, dequantised',
