@@ -10,6 +10,7 @@ import { VERIFICATION_FILE, type Verification } from '../compiler/verify/finding
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { onnxFiles } from './onnx-files.ts'
 import { openBaseFolder } from './open-base.ts'
 import { startProgress } from './progress.ts'
 import {
@@ -39,6 +40,14 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
     throw new UserError('a routed artifact takes adapters at weight 1; a weight is for `merge` or `--target stacked`.')
   }
   const quantise = parseQuantise(options)
+  const onnx = await onnxFiles(options.base)
+  if (onnx !== undefined) {
+    if (quantise !== undefined) {
+      throw new UserError('an exported ONNX model is quantised as it is; leave --quantize out, or give the Hugging Face folder that it came from.')
+    }
+    await (await import('./surgery.ts')).surgeryCommand({ ...onnx, adapters: specs, target }, options)
+    return
+  }
   await requireFree(options.out)
   const started = performance.now()
   const { id, manifest, verification, quantisation } = await compileToFolder(

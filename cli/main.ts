@@ -54,7 +54,10 @@ function program(): Command {
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',
     )
-    .option('--base <path>', 'Hugging Face folder (config.json, model.safetensors) or GGUF file')
+    .option(
+      '--base <path>',
+      'Hugging Face folder (config.json, model.safetensors), GGUF file, or exported ONNX: a file or a folder',
+    )
     .addOption(adapterOption('name=folder, or a folder; name*weight=folder where stacked; repeat for more'))
     .addOption(new Option('--target <name>', 'one slot index per row, or all at once').choices(['routed', 'stacked']))
     .option('--out <folder>', 'where the artifact goes')

@@ -101,7 +101,7 @@ async function readEvalText(path: string | undefined): Promise<string> {
 }
 
 export function summariseQuantisation(
-  { quantisation }: Pick<Manifest, 'quantisation'>,
+  { quantisation, target, adapters }: Pick<Manifest, 'quantisation' | 'target' | 'adapters'>,
   { layers, bytes, fp16Bytes, perplexity }: QuantisationReport,
 ) {
   if (quantisation === undefined) return ''
@@ -120,7 +120,7 @@ export function summariseQuantisation(
         : `${perplexity.before.toFixed(3)} → ${perplexity.after.toFixed(3)} (${signed(perplexity.after / perplexity.before - 1)}) on ${perplexity.tokens} tokens`,
     ],
   ]
-  const merged = manifest.target === 'merged' && manifest.adapters.length > 0
+  const merged = target === 'merged' && adapters.length > 0
   const warning = merged
     ? `\nwarning: what the adapters change was rounded with the base; a routed artifact keeps them in float32 beside it`
     : ''

@@ -26,6 +26,8 @@ export type ProblemCode =
   | 'quantise-overflow'
   | 'artifact-invalid'
   | 'onnx-invalid'
+  | 'onnx-ambiguous'
+  | 'onnx-unsupported'
   | 'onnx-adapter-invalid'
   | 'gguf-invalid'
   | 'gguf-unsupported'
