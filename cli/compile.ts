@@ -43,7 +43,9 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
   const onnx = await onnxFiles(options.base)
   if (onnx !== undefined) {
     if (quantise !== undefined) {
-      throw new UserError('an exported ONNX model is quantised as it is; leave --quantize out, or give the Hugging Face folder that it came from.')
+      throw new UserError(
+        'an exported ONNX model is quantised as it is; leave --quantize out, or give the Hugging Face folder that it came from.',
+      )
     }
     await (await import('./surgery.ts')).surgeryCommand({ ...onnx, adapters: specs, target }, options)
     return
