@@ -58,7 +58,13 @@ function architectureOf(size: Size) {
 export async function writeBase(folder: string, size: Size): Promise<number> {
   await mkdir(folder, { recursive: true })
   const architecture = architectureOf(size)
-  const tensors = requiredTensors(architecture, size.tiedHead)
+  const tensors = requiredTensors({
+    architecture,
+    rmsNormEps: 1e-5,
+    ropeTheta: 10_000,
+    tiedHead: size.tiedHead,
+    eosTokenIds: [2],
+  })
   const config = {
     architectures: ['LlamaForCausalLM'],
     model_type: 'llama',

@@ -14,7 +14,8 @@ export const AdapterName = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/)
 const Count = z.int().min(1)
 
 export const ArchitectureSchema = z.strictObject({
-  family: z.enum(['llama']),
+  /** `model_type` of config.json. */
+  family: z.enum(['llama', 'mistral', 'qwen2', 'qwen3', 'phi3', 'gemma2', 'gemma3_text', 'gpt2', 'olmo2', 'granite']),
   hiddenSize: Count,
   intermediateSize: Count,
   layers: Count,

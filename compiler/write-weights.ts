@@ -11,7 +11,7 @@ import type { Part } from './quantise/place.ts'
 import type { QuantiseOptions } from './quantise/spec.ts'
 import { type LayerError, quantiseTensor } from './quantise/stream.ts'
 import { decodeFloats } from './safetensors/decode.ts'
-import { type FloatTensorSource, readChunks, readTransposed } from './safetensors/stream.ts'
+import { type FloatTensorSource, readChunks, readRows, readTransposed } from './safetensors/stream.ts'
 
 /** `deltas`: per module; empty unless merged. Throws `InputError` where a merge overflows fp32. */
 export async function writeWeights(
@@ -52,14 +52,14 @@ interface Quantising {
 
 async function* readWeight(
   checkpoint: Checkpoint,
-  { name, from }: PlannedWeight,
+  { name, from, dims }: PlannedWeight,
   deltas: ReadonlyMap<string, readonly Delta[]>,
   quantising: Quantising,
 ): AsyncGenerator<Uint8Array> {
-  const { architecture, ropeTheta } = checkpoint.config
   assert(from.how !== 'alias', `${name} has no bytes of its own`)
   if (from.how === 'rope') {
-    yield bytesOf(ropeTable(architecture.maxPositions, architecture.headDim, ropeTheta))
+    const [positions = 0, rotaryDim = 0] = dims
+    yield bytesOf(ropeTable(positions, rotaryDim, from.theta, from.scaling))
     return
   }
   const tensor = tensorOf(checkpoint, from.tensor)
@@ -69,6 +69,14 @@ async function* readWeight(
   }
   if (from.how === 'copy') {
     for await (const chunk of readChunks(tensor)) yield bytesOf(decodeFloats(chunk, tensor.dtype))
+    return
+  }
+  if (from.how === 'keep') {
+    const [, out = 0] = tensor.shape
+    for await (const { start, values } of readRows(tensor)) {
+      mergeDelta(values, start, out, deltas.get(from.module) ?? [], from.module)
+      yield bytesOf(values)
+    }
     return
   }
   const [outSize = 0] = tensor.shape

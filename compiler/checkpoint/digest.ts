@@ -4,7 +4,8 @@ import { inputError, quote } from '../errors.ts'
 import type { Host } from '../host.ts'
 import { decodeFloats, firstNonFinite } from '../safetensors/decode.ts'
 import { type FloatTensorSource, readChunks } from '../safetensors/stream.ts'
-import { EMBEDDING, HEAD } from './names.ts'
+import { HEAD } from './decoder.ts'
+import { layoutOf } from './families/families.ts'
 import type { Checkpoint } from './read.ts'
 
 /**
@@ -17,17 +18,18 @@ export async function digestBase(
   host: Host,
   onBytes: (bytes: number) => void = () => {},
 ): Promise<string> {
-  const { architecture, rmsNormEps, ropeTheta, tiedHead } = checkpoint.config
+  const { architecture, rmsNormEps, ropeTheta, tiedHead, traits } = checkpoint.config
+  const { embedding } = layoutOf(architecture)
   const digests = new Map<string, string>()
   for (const [name, tensor] of checkpoint.tensors) {
     digests.set(name, await digestTensor(checkpoint.name, tensor, host, onBytes))
   }
   if (checkpoint.redundantHead !== undefined) {
     const head = await digestTensor(checkpoint.name, checkpoint.redundantHead, host, () => {})
-    if (head !== digests.get(EMBEDDING)) {
+    if (head !== digests.get(embedding)) {
       throw inputError(
         'tensor-unknown',
-        `${checkpoint.name}: tie_word_embeddings is true but ${HEAD} differs from ${EMBEDDING}; set it to false`,
+        `${checkpoint.name}: tie_word_embeddings is true but ${HEAD} differs from ${embedding}; set it to false`,
       )
     }
   }
@@ -35,7 +37,10 @@ export async function digestBase(
     .sort(([a], [b]) => compareCodePoints(a, b))
     .map(([name, { dtype, shape }]) => ({ name, dtype, shape, sha256: digests.get(name) }))
   const hash = host.sha256()
-  const description = { config: { ...architecture, rmsNormEps, ropeTheta, tiedHead }, tensors }
+  const description = {
+    config: { ...architecture, rmsNormEps, ropeTheta, tiedHead, ...(traits && { traits: { ...traits } }) },
+    tensors,
+  }
   hash.update(new TextEncoder().encode(canonicalJson(description)))
   return hash.hex()
 }

@@ -1,12 +1,13 @@
-// Opens a Hugging Face Llama folder, in one file or in shards, and checks its tensors against its configuration.
+// Opens a Hugging Face folder, in one file or in shards, and checks its tensors against its configuration.
 import { z } from 'zod'
 import { inputError, Problems, quote } from '../errors.ts'
 import type { ByteSource, Folder } from '../host.ts'
 import { describeIssues, readJson } from '../read-file.ts'
 import { readHeader, type StoredTensor } from '../safetensors/read.ts'
 import { type FloatTensorSource, isFloatTensor } from '../safetensors/stream.ts'
-import { type LlamaConfig, readConfig } from './config.ts'
-import { HEAD, isBuffer, requiredTensors } from './names.ts'
+import { readConfig } from './config.ts'
+import { type Decoder, HEAD } from './decoder.ts'
+import { isBuffer, requiredTensors } from './names.ts'
 
 export const SINGLE_FILE = 'model.safetensors'
 export const INDEX_FILE = 'model.safetensors.index.json'
@@ -20,7 +21,7 @@ const IndexJson = z.object({
 
 export interface Checkpoint {
   readonly name: string
-  readonly config: LlamaConfig
+  readonly config: Decoder
   /** Every tensor that the configuration demands, right shape, a float type. */
   readonly tensors: ReadonlyMap<string, FloatTensorSource>
   /** A head that is stored although the configuration ties it to the embedding; it must hold the same bytes. */
@@ -93,11 +94,11 @@ export async function readIndex(folder: Folder): Promise<Map<string, string>> {
 
 function checkTensors(
   name: string,
-  config: LlamaConfig,
+  config: Decoder,
   stored: ReadonlyMap<string, StoredTensor>,
 ): Pick<Checkpoint, 'tensors' | 'redundantHead'> {
   const problems = new Problems()
-  const required = requiredTensors(config.architecture, config.tiedHead)
+  const required = requiredTensors(config)
   const tensors = new Map<string, FloatTensorSource>()
   for (const [key, shape] of required) {
     const tensor = stored.get(key)
@@ -121,7 +122,10 @@ function checkTensors(
     if (required.has(key) || isBuffer(key)) continue
     if (key === HEAD && isFloatTensor(tensor)) redundantHead = tensor
     else
-      problems.add('tensor-unknown', `${name}: tensor ${quote(key)} has no place in a Llama; is config.json its own?`)
+      problems.add(
+        'tensor-unknown',
+        `${name}: tensor ${quote(key)} has no place in a ${config.architecture.family}; is config.json its own?`,
+      )
   }
   problems.throwIfAny()
   return { tensors, redundantHead }

@@ -63,7 +63,7 @@ export function writeAttention(
   const { heads, headDim } = config.architecture
   const columns = graph.node('Transpose', `${at}.keys`, [k], { perm: [0, 1, 3, 2] })
   const scores = graph.node('MatMul', `${at}.scores`, [q, columns])
-  const context = graph.node('MatMul', `${at}.context`, [writeSoftmax(graph, at, scores, allowed), v])
+  const context = graph.node('MatMul', `${at}.context`, [writeSoftmax(graph, {}, at, scores, allowed), v])
   const perToken = graph.node('Transpose', `${at}.context.tokens`, [context], { perm: [0, 2, 1, 3] })
   return graph.node('Reshape', `${at}.context.flat`, [perToken, graph.ints(0, 0, heads * headDim)])
 }

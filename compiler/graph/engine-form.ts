@@ -1,8 +1,8 @@
 // engine.onnx: the KV cache is an input only and the graph emits the new rows. onnxruntime-node copies every output, so a
 // cache that came out again would cost more than the attention.
 import { graphNames } from '../contract.ts'
-import type { Form, MakeForm } from './llama.ts'
-import { repeatForGroup, writeRange, writeSize, writeSoftmax } from './mask.ts'
+import type { Form, MakeForm } from './form.ts'
+import { masksByLayer, repeatForGroup, writeRange, writeSize, writeSoftmax } from './mask.ts'
 
 export const makeEngineForm: MakeForm = (builder, config): Form => {
   const { layers, kvHeads, headDim, vocabSize } = config.architecture
@@ -21,18 +21,31 @@ export const makeEngineForm: MakeForm = (builder, config): Form => {
   const total = builder.node('Add', 'mask.total', [capacity.scalar, tokens.scalar])
   const keys = writeRange(builder, 'mask.keys', builder.int(0), total)
   const token = writeRange(builder, 'mask.token', builder.int(0), tokens.scalar)
-  const used = builder.node('Less', 'mask.used', [
-    keys,
-    builder.node('Unsqueeze', 'mask.past', [pastLengths, builder.ints(1, 2, 3)]),
-  ])
+  const past = builder.node('Unsqueeze', 'mask.past', [pastLengths, builder.ints(1, 2, 3)])
+  const used = builder.node('Less', 'mask.used', [keys, past])
   const isNew = builder.node('GreaterOrEqual', 'mask.new', [keys, capacity.scalar])
   const lastSeen = builder.node('Add', 'mask.last_seen', [token, capacity.scalar])
-  const seen = builder.node('LessOrEqual', 'mask.seen', [
-    keys,
-    builder.node('Unsqueeze', 'mask.last_seen.rows', [lastSeen, builder.ints(1)]),
-  ])
+  const lastSeenRows = builder.node('Unsqueeze', 'mask.last_seen.rows', [lastSeen, builder.ints(1)])
+  const seen = builder.node('LessOrEqual', 'mask.seen', [keys, lastSeenRows])
   const causal = builder.node('And', 'mask.causal', [isNew, seen])
-  const allowed = repeatForGroup(builder, config, builder.node('Or', 'mask.allowed', [used, causal]))
+  const masks = masksByLayer(config, (window) => {
+    if (window === null) return repeatForGroup(builder, config, builder.node('Or', 'mask.allowed', [used, causal]))
+    // Token s is the row's number past + s: of the cache it sees j > past + s - w, of the new ones j - C > s - w.
+    const at = `mask.window.${window}`
+    const tokenRows = builder.node('Unsqueeze', `${at}.rows`, [token, builder.ints(1)])
+    const own = builder.node('Add', `${at}.own`, [past, tokenRows])
+    const nearOld = builder.node('Greater', `${at}.near_old`, [
+      keys,
+      builder.node('Sub', `${at}.before_old`, [own, builder.int(window)]),
+    ])
+    const nearNew = builder.node('Greater', `${at}.near_new`, [
+      keys,
+      builder.node('Sub', `${at}.before_new`, [lastSeenRows, builder.int(window)]),
+    ])
+    const old = builder.node('And', `${at}.old`, [used, nearOld])
+    const fresh = builder.node('And', `${at}.new`, [causal, nearNew])
+    return repeatForGroup(builder, config, builder.node('Or', `${at}.allowed`, [old, fresh]), at)
+  })
 
   return {
     attend(layer, { q, k, v }) {
@@ -50,7 +63,7 @@ export const makeEngineForm: MakeForm = (builder, config): Form => {
         ],
         { axis: -1 },
       )
-      const probabilities = writeSoftmax(builder, at, scores, allowed)
+      const probabilities = writeSoftmax(builder, config, at, scores, masks[layer] as string)
       const [past, fresh] = builder.split(`${at}.split`, [probabilities, sizes], -1)
       return builder.node('Add', `${at}.context`, [
         builder.node('MatMul', `${at}.context.cache`, [past, cache.value]),

@@ -36,13 +36,13 @@ export function linearInput({ nodes }: Graph, linear: Node): string {
   return x
 }
 
-/** x [.., in] → x·Wᵀ [.., out]. */
-export function writeLinear(builder: GraphBuilder, module: string, x: string): string {
+/** x [.., in] → x·Wᵀ [.., out], and + b where the linear has a bias. */
+export function writeLinear(builder: GraphBuilder, module: string, x: string, hasBias = false): string {
   const weight = linearWeight(module)
   const node = linearNode(module)
   const quantised = writeQuantised(builder, weight, node, x)
-  if (quantised !== undefined) return quantised
-  return builder.node('MatMul', node, [x, builder.weight(weight)])
+  const product = quantised ?? builder.node('MatMul', node, [x, builder.weight(weight)])
+  return hasBias ? builder.node('Add', `${module}.biased`, [product, builder.weight(`${module}.bias`)]) : product
 }
 
 /** Logits [n, vocabulary] of [n, hidden]. */

@@ -1,5 +1,5 @@
 // What the two forms' attention has in common: how a score is excluded.
-import type { LlamaConfig } from '../checkpoint/config.ts'
+import type { Decoder } from '../checkpoint/decoder.ts'
 import type { GraphBuilder } from './builder.ts'
 
 /**
@@ -9,15 +9,42 @@ import type { GraphBuilder } from './builder.ts'
 const EXCLUDED = -1.7014118346046923e38
 
 /** Scores [B, H, G·S, n] → probabilities; `allowed` is bool [B, 1, G·S, n]. */
-export function writeSoftmax(builder: GraphBuilder, at: string, scores: string, allowed: string): string {
-  const masked = builder.node('Where', `${at}.masked`, [allowed, scores, builder.float(EXCLUDED)])
+export function writeSoftmax(
+  builder: GraphBuilder,
+  { traits }: Pick<Decoder, 'traits'>,
+  at: string,
+  scores: string,
+  allowed: string,
+): string {
+  const capped = writeSoftcap(builder, `${at}.softcap`, scores, traits?.attentionSoftcap)
+  const masked = builder.node('Where', `${at}.masked`, [allowed, capped, builder.float(EXCLUDED)])
   return builder.node('Softmax', `${at}.probabilities`, [masked], { axis: -1 })
 }
 
-/** bool [B, 1, S, n] → [B, 1, G·S, n]: the rows of each query head of a group, one group of S after the other. */
-export function repeatForGroup(builder: GraphBuilder, { architecture }: LlamaConfig, allowed: string): string {
+/** cap · tanh(x / cap) */
+export function writeSoftcap(builder: GraphBuilder, at: string, x: string, cap: number | undefined): string {
+  if (cap === undefined) return x
+  const small = builder.node('Div', `${at}.divided`, [x, builder.float(cap)])
+  return builder.node('Mul', at, [builder.node('Tanh', `${at}.tanh`, [small]), builder.float(cap)])
+}
+
+/**
+ * bool [B, 1, S, n] → [B, 1, G·S, n]: the rows of each query head of a group, one group of S after the other.
+ * `at`: the mask's own name where there are several.
+ */
+export function repeatForGroup(builder: GraphBuilder, { architecture }: Decoder, allowed: string, at = 'mask'): string {
   const group = architecture.heads / architecture.kvHeads
-  return group === 1 ? allowed : builder.node('Tile', 'mask.group', [allowed, builder.ints(1, 1, group, 1)])
+  return group === 1 ? allowed : builder.node('Tile', `${at}.group`, [allowed, builder.ints(1, 1, group, 1)])
+}
+
+/** Each layer's mask, made once for each window among the layers. `make`: null sees all. */
+export function masksByLayer(
+  { architecture, traits }: Decoder,
+  make: (window: number | null) => string,
+): readonly string[] {
+  const windows = Array.from({ length: architecture.layers }, (_, layer) => traits?.windows?.[layer] ?? null)
+  const made = new Map([...new Set(windows)].map((window) => [window, make(window)]))
+  return windows.map((window) => made.get(window) as string)
 }
 
 /** A size of `value` as a tensor of shape [1] and as a scalar. */

@@ -1,7 +1,7 @@
 // model.onnx: the form that the ecosystem knows, past_key_values in and present out.
 import { graphNames } from '../contract.ts'
-import type { Form, MakeForm } from './llama.ts'
-import { repeatForGroup, writeRange, writeSize, writeSoftmax } from './mask.ts'
+import type { Form, MakeForm } from './form.ts'
+import { masksByLayer, repeatForGroup, writeRange, writeSize, writeSoftmax } from './mask.ts'
 
 export const makeModelForm: MakeForm = (builder, config): Form => {
   const { layers, kvHeads, headDim, hiddenSize, vocabSize } = config.architecture
@@ -18,15 +18,20 @@ export const makeModelForm: MakeForm = (builder, config): Form => {
   const past = builder.node('Sub', 'mask.past', [total.scalar, tokens.scalar])
   const keys = writeRange(builder, 'mask.keys', builder.int(0), total.scalar)
   const token = writeRange(builder, 'mask.token', past, total.scalar)
-  const causal = builder.node('LessOrEqual', 'mask.causal', [
-    keys,
-    builder.node('Unsqueeze', 'mask.token.rows', [token, builder.ints(1)]),
-  ])
+  const tokenRows = builder.node('Unsqueeze', 'mask.token.rows', [token, builder.ints(1)])
+  const causal = builder.node('LessOrEqual', 'mask.causal', [keys, tokenRows])
   const attended = builder.node('Greater', 'mask.attended', [
     builder.node('Unsqueeze', 'mask.attention', [attentionMask, builder.ints(1, 2)]),
     builder.int(0),
   ])
-  const allowed = repeatForGroup(builder, config, builder.node('And', 'mask.allowed', [causal, attended]))
+  const all = builder.node('And', 'mask.allowed', [causal, attended])
+  const masks = masksByLayer(config, (window) => {
+    if (window === null) return repeatForGroup(builder, config, all)
+    const at = `mask.window.${window}`
+    const before = builder.node('Sub', `${at}.before`, [tokenRows, builder.int(window)])
+    const near = builder.node('Greater', `${at}.near`, [keys, before])
+    return repeatForGroup(builder, config, builder.node('And', `${at}.allowed`, [all, near]), at)
+  })
 
   return {
     attend(layer, { q, k, v }) {
@@ -38,7 +43,8 @@ export const makeModelForm: MakeForm = (builder, config): Form => {
       builder.output(graphNames.presentValue(layer), value, 'float32', ['batch', kvHeads, 'total', headDim])
       const transposed = builder.node('Transpose', `${at}.keys`, [key], { perm: [0, 1, 3, 2] })
       const scores = builder.node('MatMul', `${at}.scores`, [q, transposed])
-      return builder.node('MatMul', `${at}.context`, [writeSoftmax(builder, at, scores, allowed), value])
+      const probabilities = writeSoftmax(builder, config, at, scores, masks[layer] as string)
+      return builder.node('MatMul', `${at}.context`, [probabilities, value])
     },
     select: (hidden) => builder.node('Reshape', 'flat', [hidden, builder.ints(-1, hiddenSize)]),
     finish: (logits) => {

@@ -1,5 +1,5 @@
 // The header of an output file: the base's own bytes, or, where a tensor is added, the same entries and one more.
-import { HEAD } from '../checkpoint/names.ts'
+import { HEAD } from '../checkpoint/decoder.ts'
 import { readHeader, type StoredTensor } from '../safetensors/read.ts'
 import type { Shard } from './open-base.ts'
 

@@ -1,6 +1,6 @@
 // base + changes of any number of adapters → the same checkpoint with the changes written into its weights.
 import type { AdapterChanges } from '../adapter/change.ts'
-import { HEAD } from '../checkpoint/names.ts'
+import { HEAD } from '../checkpoint/decoder.ts'
 import type { OutFolder } from '../host.ts'
 import { SUM_DTYPE } from './change-blocks.ts'
 import { type CopiedFiles, copyFiles } from './copy-files.ts'

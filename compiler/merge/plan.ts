@@ -2,7 +2,7 @@
 import type { AdapterChanges, Change } from '../adapter/change.ts'
 import { checkName } from '../adapter/check-name.ts'
 import { compareCodePoints } from '../canonical-json.ts'
-import { HEAD } from '../checkpoint/names.ts'
+import { HEAD } from '../checkpoint/decoder.ts'
 import { Problems, quote } from '../errors.ts'
 import type { StoredTensor } from '../safetensors/read.ts'
 import { type FloatTensorSource, isFloatTensor } from '../safetensors/stream.ts'

@@ -1,7 +1,7 @@
 // A base whose head is its embedding, and an adapter that changes the embedding alone: the output stores a head of its
 // own, with the bytes that the embedding had.
 import { z } from 'zod'
-import { HEAD } from '../checkpoint/names.ts'
+import { HEAD } from '../checkpoint/decoder.ts'
 import { inputError, quote } from '../errors.ts'
 import { readJson } from '../read-file.ts'
 import type { StoredTensor } from '../safetensors/read.ts'

@@ -25,6 +25,22 @@ export async function readFloats(tensor: FloatTensorSource): Promise<Float32Arra
   return decodeFloats(await tensor.source.read(tensor.offset, tensor.bytes), tensor.dtype)
 }
 
+/** A stored matrix as blocks of whole rows, float32, the first row at `start`. */
+export async function* readRows(
+  tensor: FloatTensorSource,
+): AsyncGenerator<{ start: number; values: Float32Array<ArrayBuffer> }> {
+  const [rows = 0, columns = 0] = tensor.shape
+  const rowBytes = columns * ELEMENT_BYTES[tensor.dtype]
+  const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes))
+  for (let start = 0; start < rows; start += step) {
+    const bytes = Math.min(step, rows - start) * rowBytes
+    yield {
+      start,
+      values: decodeFloats(await tensor.source.read(tensor.offset + start * rowBytes, bytes), tensor.dtype),
+    }
+  }
+}
+
 /**
  * Wᵀ of a stored W [rows, columns], as blocks of whole rows of Wᵀ: each is float32 [n, rows], the first row at `start`.
  * The stored bytes are held at once; the float32 form never is.

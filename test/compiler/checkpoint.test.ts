@@ -69,22 +69,51 @@ describe('the configuration', () => {
   })
 
   it.each<[string, unknown]>([
-    ['rope_scaling', { rope_type: 'llama3', factor: 8 }],
-    ['attention_bias', true],
-    ['mlp_bias', true],
+    ['layer_types', ['full_attention', 'sliding_attention']],
+    ['final_logit_softcapping', 30],
+    ['embedding_multiplier', 12],
     ['hidden_act', 'gelu'],
     ['sliding_window', 4096],
     ['use_sliding_window', true],
     ['partial_rotary_factor', 0.5],
     ['quantization_config', { bits: 4 }],
-    ['model_type', 'mistral'],
+    ['model_type', 'bloom'],
   ])('is refused by name with %s = %j', async (key, value) => {
     await expectRefusal(() => open(withConfig({ [key]: value })), 'config-unsupported', 'config.json', key)
   })
 
-  it('is refused by name with a rope_type that is not "default"', async () => {
-    const rope = { rope_parameters: { rope_type: 'yarn', rope_theta: 5000 } }
-    await expectRefusal(() => open(withConfig(rope)), 'config-unsupported', '"yarn"')
+  it('is refused by name with a rope_type that is not known', async () => {
+    const rope = { rope_parameters: { rope_type: 'proportional', rope_theta: 5000 } }
+    await expectRefusal(() => open(withConfig(rope)), 'config-unsupported', '"proportional"')
+  })
+
+  it('is refused with a model_type that is not known, and lists those that are', async () => {
+    const wrong = withConfig({ model_type: 'bloom' })
+    await expectRefusal(
+      () => open(wrong),
+      'config-unsupported',
+      'llama, mistral, qwen2, qwen3, phi3, gemma2, gemma3_text',
+    )
+  })
+
+  it.each([
+    [{ rope_type: 'llama3', factor: 8, high_freq_factor: 4, original_max_position_embeddings: 64 }, 'low_freq_factor'],
+    [{ type: 'linear', factor: -1 }, 'factor'],
+    [{ rope_type: 'longrope', original_max_position_embeddings: 64, short_factor: [1] }, 'short_factor'],
+  ])('is refused with the scaling %j, which lacks %s', async (rope, key) => {
+    const wrong = withConfig({ rope_parameters: undefined, rope_scaling: rope })
+    await expectRefusal(() => open(wrong), 'config-invalid', 'config.json', key)
+  })
+
+  it('is refused with rotary embeddings of a part of the head, where the family has none', async () => {
+    const wrong = withConfig({ rope_parameters: { rope_type: 'default', partial_rotary_factor: 0.5 } })
+    await expectRefusal(() => open(wrong), 'config-unsupported', 'partial_rotary_factor')
+  })
+
+  it('demands the tensors of the biases that it switches on', async () => {
+    const { problems } = await refusal(() => open(withConfig({ attention_bias: true, mlp_bias: true })))
+    expect(problems).toHaveLength(14)
+    expect(problems.every(({ code }) => code === 'tensor-missing')).toBe(true)
   })
 
   it('may say explicitly that such options are off', async () => {
@@ -93,9 +122,7 @@ describe('the configuration', () => {
   })
 
   it('reports everything that it cannot honour at once', async () => {
-    const { problems } = await refusal(() =>
-      open(withConfig({ mlp_bias: true, attention_bias: true, model_type: 'x' })),
-    )
+    const { problems } = await refusal(() => open(withConfig({ sliding_window: 5, clip_qkv: 8, model_type: 'x' })))
     expect(problems).toHaveLength(3)
   })
 

@@ -1,0 +1,93 @@
+// The first half of a decoder's layer.
+import type { Decoder } from '../checkpoint/decoder.ts'
+import { layoutOf } from '../checkpoint/families/families.ts'
+import type { GraphBuilder } from './builder.ts'
+import type { Form } from './form.ts'
+import { writeLinear } from './linear.ts'
+import { writeNorm } from './norm.ts'
+import type { Turn } from './turn.ts'
+
+/** o(attend(turn(q(x)), turn(k(x)), v(x))), with q and k normed where the layout says so. */
+export function writeAttention(
+  builder: GraphBuilder,
+  config: Decoder,
+  layer: number,
+  input: string,
+  turn: Turn,
+  form: Form,
+): string {
+  const { heads, kvHeads, headDim } = config.architecture
+  const layout = layoutOf(config.architecture)
+  const at = `layers.${layer}.attn`
+  const linear = (name: string, value: string) =>
+    writeLinear(builder, `${layout.layer(layer)}.${name}`, value, config.traits?.biases?.includes(name))
+  const [q, v] = writeQueriesAndKeys(
+    builder,
+    config,
+    layer,
+    layout.qkv.map((name) => linear(name, input)),
+  )
+  const turned = writeTurned(builder, config, at, q, turn)
+  const perHead = builder.node('Transpose', `${at}.qk.heads`, [turned], { perm: [0, 2, 1, 3] })
+  const [queries, keys] = builder.split(`${at}.apart`, [perHead, builder.ints(heads, kvHeads)], 1)
+
+  const folded = builder.node('Reshape', `${at}.q`, [queries, builder.ints(0, kvHeads, -1, headDim)])
+  const apart = builder.node('Reshape', `${at}.v.apart`, [v, builder.ints(0, 0, kvHeads, headDim)])
+  const values = builder.node('Transpose', `${at}.v.heads`, [apart], { perm: [0, 2, 1, 3] })
+  const context = form.attend(layer, { q: folded, k: keys, v: values })
+  const unfolded = builder.node('Reshape', `${at}.context.heads`, [context, builder.ints(0, heads, -1, headDim)])
+  const perToken = builder.node('Transpose', `${at}.context.tokens`, [unfolded], { perm: [0, 2, 1, 3] })
+  return linear(
+    layout.o,
+    builder.node('Reshape', `${at}.context.flat`, [perToken, builder.ints(0, 0, heads * headDim)]),
+  )
+}
+
+/** Queries and keys together, [B, S, heads + kvHeads, D], and the values, [B, S, kvHeads·D]. */
+function writeQueriesAndKeys(
+  builder: GraphBuilder,
+  config: Decoder,
+  layer: number,
+  parts: readonly string[],
+): [string, string] {
+  const { heads, kvHeads, headDim } = config.architecture
+  const { qkNorm, ...layout } = layoutOf(config.architecture)
+  const at = `layers.${layer}.attn`
+  const shape = (count: number) => builder.ints(0, 0, count, headDim)
+  const [q = '', k, v] = parts
+  if (k === undefined || v === undefined) {
+    const sizes = builder.ints((heads + kvHeads) * headDim, kvHeads * headDim)
+    const [joined, values] = builder.split(`${at}.qkv`, [q, sizes], -1)
+    return [builder.node('Reshape', `${at}.qk.apart`, [joined, shape(heads + kvHeads)]), values]
+  }
+  const norm = (name: 'q' | 'k', x: string) =>
+    writeNorm(builder, config, `${at}.${name}_norm`, `${layout.layer(layer)}.self_attn.${name}_norm`, x)
+  if (qkNorm === 'head') {
+    const queries = norm('q', builder.node('Reshape', `${at}.q.apart`, [q, shape(heads)]))
+    const keys = norm('k', builder.node('Reshape', `${at}.k.apart`, [k, shape(kvHeads)]))
+    return [builder.node('Concat', `${at}.qk`, [queries, keys], { axis: 2 }), v]
+  }
+  const pair = qkNorm === 'width' ? [norm('q', q), norm('k', k)] : [q, k]
+  const joined = builder.node('Concat', `${at}.qk`, pair, { axis: -1 })
+  return [builder.node('Reshape', `${at}.qk.apart`, [joined, shape(heads + kvHeads)]), v]
+}
+
+/**
+ * Queries and keys turn together, and before the Transpose: ONNX Runtime would move it down here anyway, and do it twice.
+ */
+function writeTurned(builder: GraphBuilder, config: Decoder, at: string, x: string, { angles, scale }: Turn): string {
+  if (angles === undefined) return builder.node('Mul', `${at}.qk.scaled`, [x, scale])
+  const { headDim } = config.architecture
+  const rotaryDim = config.traits?.rotaryDim ?? headDim
+  const [part, rest] =
+    rotaryDim === headDim ? [x] : builder.split(`${at}.parts`, [x, builder.ints(rotaryDim, headDim - rotaryDim)], -1)
+  const [low, high] = builder.split(`${at}.halves`, [part], -1)
+  const swapped = builder.node('Concat', `${at}.swapped`, [high, low], { axis: -1 })
+  const turned = builder.node('Add', `${at}.turned`, [
+    builder.node('Mul', `${at}.x_cos`, [part, angles.cos]),
+    builder.node('Mul', `${at}.swapped_sin`, [swapped, angles.sin]),
+  ])
+  if (rest === undefined) return turned
+  const still = builder.node('Mul', `${at}.rest`, [rest, scale])
+  return builder.node('Concat', `${at}.whole`, [turned, still], { axis: -1 })
+}
