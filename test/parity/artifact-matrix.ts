@@ -1,8 +1,9 @@
 // Every artifact of the test matrix: each base among the oracles and the demo, with each target that takes its adapters.
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, join, relative } from 'node:path'
-import { type CompileInput, compile } from '../../compiler/compile.ts'
-import type { Manifest } from '../../compiler/contract.ts'
+import type { CompileInput } from '../../compiler/compile.ts'
+import { compileAny } from '../../compiler/compile-any.ts'
+import type { AnyManifest, Manifest } from '../../compiler/contract.ts'
 import { InputError } from '../../compiler/errors.ts'
 import type { OutFolder } from '../../compiler/host.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
@@ -18,7 +19,7 @@ export interface Case {
   readonly adapters: readonly string[]
 }
 
-/** New families are found by where they lie: a folder with a config, and adapters beside it or in `adapters/`. */
+/** New families are found by where they lie: a folder with a config, and adapters beside it, or in `adapters/` beside or below it. */
 export function listCases(): Case[] {
   return findBases().flatMap((base) => {
     const adapters = findAdapters(base)
@@ -38,14 +39,14 @@ export function listCases(): Case[] {
 export async function compileCase(
   { base, target, adapters }: Case,
   out: OutFolder,
-): Promise<{ manifest: Manifest } | { refused: string[] }> {
+): Promise<{ manifest: AnyManifest } | { refused: string[] }> {
   const input: CompileInput = {
     base: openFolder(base),
     adapters: adapters.map((path) => ({ name: basename(path), folder: openFolder(path) })),
     target,
   }
   try {
-    return await compile(input, out, nodeHost)
+    return await compileAny(input, out, nodeHost)
   } catch (error) {
     if (!(error instanceof InputError)) throw error
     return { refused: error.problems.map(({ code }) => code) }
@@ -63,9 +64,7 @@ function findBases(): string[] {
 
 function findAdapters(base: string): string[] {
   const parent = dirname(base)
-  const folders = [parent, join(parent, 'adapters')].flatMap((folder) =>
-    readdirSync(parent).includes('adapters') || folder === parent ? list(folder) : [],
-  )
+  const folders = [parent, join(parent, 'adapters'), join(base, 'adapters')].filter(existsSync).flatMap(list)
   return folders.filter((folder) => readdirSync(folder).includes('adapter_config.json')).sort()
 }
 
