@@ -115,7 +115,7 @@ function program(): Command {
     .option('--out <folder>', 'where the new adapter goes')
     .option(
       '--method <name>',
-      'exact, svd, linear, ties, dare_ties, magnitude_prune, della, breadcrumbs, slerp, …',
+      'exact (cat), svd, linear, slerp, karcher, magnitude_prune, ties, dare_linear, dare_ties, each of these four with _svd, della, della_linear, breadcrumbs, breadcrumbs_ties',
       'exact',
     )
     .option('--rank <r>', 'rank of the result, for svd and the methods that end in one')

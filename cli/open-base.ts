@@ -4,6 +4,7 @@ import { openGguf } from '../compiler/gguf/folder.ts'
 import { isGguf } from '../compiler/gguf/read.ts'
 import type { Folder } from '../compiler/host.ts'
 import { openFile, openFolder } from '../runtime/disk.ts'
+import { requireLocal } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 
 /** Throws `UserError` where there is neither, `InputError` where the GGUF cannot be read. */
@@ -13,6 +14,7 @@ export async function openBaseFolder(path: string, subject = 'base'): Promise<Fo
 
 /** As `openBaseFolder`, with the plain files that go along where the base is written again. */
 export async function openNamed(path: string, subject = 'base'): Promise<{ folder: Folder; files: readonly string[] }> {
+  requireLocal(path, subject)
   const there = await stat(path).catch(() => undefined)
   if (there?.isDirectory()) return { folder: openFolder(path), files: await plainFiles(path) }
   if (!there?.isFile()) throw new UserError(`${subject}: "${path}" does not exist; ${WANTED}.`)
