@@ -82,7 +82,9 @@ async function compileOpened(
   const baseDigest = await digestBase(checkpoint, host, counter('read base', baseBytes, onProgress))
   const encoded = adapters.map((adapter) => {
     const bytes = encodeAdapter(target === 'stacked' ? weighted(adapter) : adapter, baseDigest)
-    return { adapter, bytes, digest: digestBytes(bytes, host) }
+    const isWeighted = target === 'stacked' && adapter.weight !== 1
+    const unweighted = isWeighted ? digestBytes(encodeAdapter(adapter, baseDigest), host) : undefined
+    return { adapter, bytes, digest: digestBytes(bytes, host), unweighted }
   })
   const bank = target === 'routed' ? linears : []
   const stack = target === 'stacked' ? stackedLinears(adapters, linears) : []
@@ -98,10 +100,10 @@ async function compileOpened(
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
   const entries = []
-  for (const { adapter, bytes, digest } of encoded) {
+  for (const { adapter, bytes, digest, unweighted } of encoded) {
     const path = target === 'merged' ? undefined : adapterPath(digest)
     if (path !== undefined) files.push(await writeFile(out, path, bytes, host))
-    entries.push(describeAdapter(adapter, digest, path))
+    entries.push({ ...describeAdapter(adapter, digest, path), ...(unweighted && { unweighted }) })
   }
   for (const path of COPIED_FILES) files.push(...(await copyFile(base, path, out, host)))
 

@@ -40,6 +40,8 @@ export const AdapterEntrySchema = z.strictObject({
   name: AdapterName,
   /** SHA-256 of `file`, the id under which a backend loads it; of its would-be bytes at weight 1 where it was merged. */
   digest: Digest,
+  /** SHA-256 of the would-be bytes at weight 1; only where it was stacked at another. */
+  unweighted: Digest.optional(),
   /** Largest rank over the adapter's modules. */
   r: Count,
   loraAlpha: z.number(),

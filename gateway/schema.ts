@@ -134,7 +134,7 @@ export const compiles = sqliteTable(
     job: text('job').notNull(),
     /** For people; a second try of a merge may have the name of the first. */
     name: text('name').notNull(),
-    target: text('target', { enum: ['merged'] }).notNull(),
+    target: text('target', { enum: ['merged', 'stacked'] }).notNull(),
     baseDigest: text('base_digest')
       .notNull()
       .references(() => bases.digest),

@@ -1,4 +1,4 @@
-// Merges, made by the compiler service from registered adapters. What comes back is registered as a base of its own,
+// Merges and stacks, made by the compiler service from registered adapters. What comes back is registered as a base,
 // with its parents on record, and nobody may use it until somebody is granted it.
 import { and, eq, inArray } from 'drizzle-orm'
 import type { Hono } from 'hono'
@@ -17,7 +17,7 @@ const MAX_PARENTS = 16
 
 const Body = z.strictObject({
   name: Id,
-  target: z.literal('merged'),
+  target: z.enum(['merged', 'stacked']),
   base: z.strictObject({ files: Recipe.shape.base }),
   adapters: z
     .array(z.strictObject({ adapter: Id, weight: z.number().default(1), files: z.record(AdapterFile, Digest) }))
@@ -116,8 +116,9 @@ function isWhatWasAsked(
   { target, base, adapters: merged }: Manifest,
   { baseDigest, parents, ...row }: Compile,
 ): boolean {
-  const spell = (list: readonly { digest: string; weight: number }[]) =>
-    JSON.stringify(list.map(({ digest, weight }) => [digest, weight]).sort())
+  // The file of a stack has the weight in it, and so another digest than the parent's.
+  const spell = (list: readonly { digest: string; unweighted?: string | undefined; weight: number }[]) =>
+    JSON.stringify(list.map(({ digest, unweighted = digest, weight }) => [unweighted, weight]).sort())
   return target === row.target && base.digest === baseDigest && spell(merged) === spell(parents)
 }
 

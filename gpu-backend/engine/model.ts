@@ -42,9 +42,11 @@ export interface ModelParts {
   readonly cache: Cache
   /** Undefined for a graph without a low-rank path: then every slot is 0. */
   readonly bank: Bank | undefined
+  /** Inputs that are the same in every run. */
+  readonly fixed: Readonly<Record<string, Tensor>>
 }
 
-export function createModel({ manifest, session, cache, bank }: ModelParts): Model {
+export function createModel({ manifest, session, cache, bank, fixed }: ModelParts): Model {
   const { layers, kvHeads, headDim, vocabSize, maxPositions } = manifest.base.architecture
   const everyLayer = Array.from({ length: layers }, (_, layer) => layer)
 
@@ -77,7 +79,7 @@ export function createModel({ manifest, session, cache, bank }: ModelParts): Mod
       feeds[graphNames.cacheKey(layer)] = { data: key, dims: [B, kvHeads, headDim, cache.capacity] }
       feeds[graphNames.cacheValue(layer)] = { data: value, dims: [B, kvHeads, cache.capacity, headDim] }
     }
-    if (bank === undefined) return feeds
+    if (bank === undefined) return Object.assign(feeds, fixed)
     const slots = BigInt64Array.from(inputs, ({ slot }) => BigInt(slot))
     const lowRank = inputs.every(({ slot }) => slot === 0) ? bank.baseFeeds : bank.feeds
     return Object.assign(feeds, lowRank, { [graphNames.adapterSlots]: { data: slots, dims: [B] } })

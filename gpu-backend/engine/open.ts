@@ -4,6 +4,8 @@ import { checkGraphs } from '../../compiler/check-graphs.ts'
 import type { Manifest } from '../../compiler/contract.ts'
 import type { Folder } from '../../compiler/host.ts'
 import { readArtifact, verifyFiles } from '../../compiler/read-artifact.ts'
+import { stackOf } from '../../compiler/verify/side-path.ts'
+import { wholeStack } from '../../compiler/verify/subjects.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
 import { openSession, type Session } from '../../runtime/node.ts'
 import { BackendError } from '../errors.ts'
@@ -45,10 +47,6 @@ type ModelConfig = Pick<EngineConfig, 'artifact' | 'slots' | 'bankRank' | 'maxRo
 export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const folder = openFolder(config.artifact)
   const { id, manifest } = await readArtifact(folder, nodeHost)
-  if (manifest.target === 'stacked') {
-    const message = `${config.artifact} is a stacked artifact, whose adapters are inputs of every run; serve a routed or a merged one`
-    throw new BackendError('artifact_unsuitable', message)
-  }
   const { layers, kvHeads, headDim, maxPositions } = manifest.base.architecture
   const { maxRows, kvBudgetBytes: budgetBytes } = config
   const cache = new Cache({ layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes })
@@ -59,8 +57,11 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
   const bank = routed ? new Bank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
   await checkGraphs(folder, manifest)
+  // The adapters of a stack are inputs of every run, and the same in each.
+  const fixed =
+    manifest.target === 'stacked' ? stackOf(manifest, (await wholeStack(folder, manifest)).modules).feeds : {}
   const session = await openSession(join(config.artifact, manifest.graphs.engine), { threads: config.threads })
-  return { folder, id, manifest, session, model: createModel({ manifest, session, cache, bank }), bank }
+  return { folder, id, manifest, session, model: createModel({ manifest, session, cache, bank, fixed }), bank }
 }
 
 export async function openEngine(
@@ -93,8 +94,8 @@ export async function openEngine(
     prefillTokens: config.prefillTokens,
     emit: (events) => emit(events, engine),
   })
-  // With deltas in its weights it is another base: nobody who asks for the plain one may get it.
-  const base = manifest.target === 'merged' && manifest.adapters.length > 0 ? id : manifest.base.digest
+  // With adapters merged into it or stacked on it, it is another base: nobody who asks for the plain one may get it.
+  const base = manifest.target !== 'routed' && manifest.adapters.length > 0 ? id : manifest.base.digest
   const info = { base, maxPositions: model.maxPositions, slots }
   return {
     engine,

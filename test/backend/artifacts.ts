@@ -33,7 +33,7 @@ export const demoOracle = JSON.parse(readFileSync(join(ROOT, 'test/parity/oracle
   }
 }
 
-export function compileDemo(target: 'routed' | 'merged' = 'routed', only?: string): Promise<Artifact> {
+export function compileDemo(target: Manifest['target'] = 'routed', only?: string): Promise<Artifact> {
   const names = only === undefined ? ['triage', 'dates', 'clauses'] : [only]
   return compileFixture(
     join(DEMO, 'base'),

@@ -206,9 +206,27 @@ describe('other artifacts', () => {
     expect(id).not.toBe(manifest.base.digest)
   })
 
-  test('a stacked one is refused', async () => {
-    const { path } = await compileTiny('stacked')
-    await expect(openInProcess(path)).rejects.toThrow('serve a routed or a merged one')
+  test('a stacked one serves its adapters in every row, as the merged one of them does, under an id of its own', async () => {
+    const stacked = await compileDemo('stacked', 'clauses')
+    const opened = await openInProcess(stacked.path)
+    for (const at of [0, 2]) {
+      const { ids: promptIds } = demoOracle.prompts[at]!
+      const { ids } = await collect(opened, { promptIds, maxTokens: 32 })
+      expect(ids).toEqual(demoOracle.greedy.continuations.clauses![at]!.ids)
+      expect((await collect(opened, { promptIds, adapter: demo.digest('clauses') })).failure?.code).toBe(
+        'model_not_found',
+      )
+    }
+    const tiny = await compileTiny('stacked')
+    const [both, merged] = [await openInProcess(tiny.path), await openInProcess((await compileTiny('merged')).path)]
+    const asked = { promptIds: [5, 9, 11], maxTokens: 8 }
+    expect((await collect(both, asked)).ids).toEqual((await collect(merged, asked)).ids)
+    const backend = await serve({ artifact: tiny.path, secret: 's'.repeat(32), port: 0, log: () => {} })
+    await backend.close()
+    const id = createHash('sha256')
+      .update(readFileSync(join(tiny.path, 'manifest.json')))
+      .digest('hex')
+    expect(backend.ready.base).toBe(id)
   })
 
   test('one without a tokenizer serves ids', async () => {

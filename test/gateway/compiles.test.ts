@@ -23,10 +23,14 @@ const asked = {
   ],
 }
 
-const manifestOf = (merged: readonly [string, number][], base = BASE): Manifest =>
+const manifestOf = (
+  merged: readonly [digest: string, weight: number, unweighted?: string][],
+  base = BASE,
+  target: Manifest['target'] = 'merged',
+): Manifest =>
   ManifestSchema.parse({
     schema: 'sidepath.artifact/1',
-    target: 'merged',
+    target,
     base: {
       digest: base,
       architecture: {
@@ -44,9 +48,10 @@ const manifestOf = (merged: readonly [string, number][], base = BASE): Manifest 
     },
     opset: 22,
     dtype: 'float32',
-    adapters: merged.map(([digest, weight], i) => ({
+    adapters: merged.map(([digest, weight, unweighted], i) => ({
       name: `n${i}`,
       digest,
+      ...(unweighted && { unweighted }),
       r: 1,
       loraAlpha: 1,
       useRslora: false,
@@ -209,6 +214,41 @@ describe('asking for a merge', () => {
     expect([reply.status, reply.json.error.code]).toEqual([status, code])
     expect(reply.text).not.toContain('internal-host')
     expect((await call('GET', `${ROUTE}/${JOB}`)).status).toBe(404)
+  })
+})
+
+describe('the end of a stack', () => {
+  // The weight is in the file of a stack, which therefore has another digest than the adapter of the registry.
+  const stacked = (red: string) =>
+    manifestOf(
+      [
+        [digest('2'), 1],
+        [digest('d'), 0.5, red],
+      ],
+      BASE,
+      'stacked',
+    )
+  beforeEach(async () => void (await call('POST', ROUTE, { ...asked, target: 'stacked' })))
+
+  it('registers the result as a base with its parents', async () => {
+    expect(compiler.seen[0]?.body).toMatchObject({ target: 'stacked' })
+    const artifact = await compiler.finish(stacked(digest('1')))
+    expect((await call('GET', `${ROUTE}/${JOB}`)).json).toMatchObject({ status: 'done', target: 'stacked', artifact })
+    expect((await call('GET', '/admin/bases')).json.data).toContainEqual(expect.objectContaining({ digest: artifact }))
+  })
+
+  it.each([
+    ['another adapter', stacked(digest('3'))],
+    [
+      'a merge',
+      manifestOf([
+        [digest('2'), 1],
+        [digest('1'), 0.5],
+      ]),
+    ],
+  ])('registers nothing that is made of %s', async (_, manifest) => {
+    await compiler.finish(manifest)
+    expect((await call('GET', `${ROUTE}/${JOB}`)).json).toMatchObject({ status: 'mismatch', artifact: null })
   })
 })
 
