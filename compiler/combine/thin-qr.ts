@@ -34,7 +34,13 @@ export function thinQr(columns: readonly Float64Array[], m: number): ThinQr {
   const panels: Panel[] = []
   for (let start = 0; start < n; start += WIDTH) {
     const group = columns.slice(start, start + WIDTH)
-    for (const column of group) for (const panel of panels) apply(panel, column, 'transposed')
+    for (let at = 0; at < group.length; at += 2) {
+      const [left, right] = [group[at] as Float64Array, group[at + 1]]
+      for (const panel of panels) {
+        if (right === undefined) apply(panel, left, 'transposed')
+        else applyToTwo(panel, left, right)
+      }
+    }
     if (start < k) panels.push(factor(group.slice(0, k - start), start, group, m))
   }
   const R = new Float64Array(k * n)
@@ -116,6 +122,45 @@ function apply({ start, V: [v0, v1, v2, v3], T }: Panel, y: Float64Array, form: 
   for (let i = start; i < m; i += 1) {
     const change = z0 * (v0[i] as number) + z1 * (v1[i] as number) + (z2 * (v2[i] as number) + z3 * (v3[i] as number))
     y[i] = (y[i] as number) - change
+  }
+}
+
+/** `apply` of Tᵀ to two columns, by the same sums: V is loaded once for both. */
+function applyToTwo({ start, V: [v0, v1, v2, v3], T }: Panel, x: Float64Array, y: Float64Array): void {
+  const m = x.length
+  let p0 = 0
+  let p1 = 0
+  let p2 = 0
+  let p3 = 0
+  let q0 = 0
+  let q1 = 0
+  let q2 = 0
+  let q3 = 0
+  for (let i = start; i < m; i += 1) {
+    const a = x[i] as number
+    const b = y[i] as number
+    const r0 = v0[i] as number
+    const r1 = v1[i] as number
+    const r2 = v2[i] as number
+    const r3 = v3[i] as number
+    p0 += r0 * a
+    p1 += r1 * a
+    p2 += r2 * a
+    p3 += r3 * a
+    q0 += r0 * b
+    q1 += r1 * b
+    q2 += r2 * b
+    q3 += r3 * b
+  }
+  const [s0, s1, s2, s3] = timesT(T, [p0, p1, p2, p3], 'transposed')
+  const [t0, t1, t2, t3] = timesT(T, [q0, q1, q2, q3], 'transposed')
+  for (let i = start; i < m; i += 1) {
+    const r0 = v0[i] as number
+    const r1 = v1[i] as number
+    const r2 = v2[i] as number
+    const r3 = v3[i] as number
+    x[i] = (x[i] as number) - (s0 * r0 + s1 * r1 + (s2 * r2 + s3 * r3))
+    y[i] = (y[i] as number) - (t0 * r0 + t1 * r1 + (t2 * r2 + t3 * r3))
   }
 }
 
