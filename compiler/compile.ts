@@ -1,7 +1,7 @@
 // base + PEFT adapters → an artifact (docs/artifact-format.md). Everything is checked first; the manifest comes last.
-import { coverageOf, describeAdapter } from './adapter/describe.ts'
-import { adapterPath, encodeAdapter } from './adapter/encode.ts'
-import { type AdapterInput, readAdapters, type WeightedAdapter } from './adapter/read-all.ts'
+import { coverageOf } from './adapter/describe.ts'
+import { type AdapterInput, readAdapters } from './adapter/read-all.ts'
+import { encodeAdapters, writeAdapters } from './adapter/write.ts'
 import { canonicalJson } from './canonical-json.ts'
 import { digestBase } from './checkpoint/digest.ts'
 import { layerLinears } from './checkpoint/names.ts'
@@ -9,7 +9,8 @@ import { type Checkpoint, openCheckpoint } from './checkpoint/read.ts'
 import { type FileEntry, MANIFEST_FILE, MANIFEST_SCHEMA, type Manifest, ManifestSchema } from './contract.ts'
 import { buildGraphs } from './graph/build-graphs.ts'
 import { planWeights, storageOf } from './graph/weights.ts'
-import { digestBytes, HashedFile, writeFile } from './hashed-file.ts'
+import { groupDeltas } from './group-deltas.ts'
+import { HashedFile, writeFile } from './hashed-file.ts'
 import type { Folder, Host, OutFolder } from './host.ts'
 import { encodeModel, OPSET } from './onnx/encode.ts'
 import type { Delta } from './passes/merge-delta.ts'
@@ -17,7 +18,7 @@ import { describeQuantisation } from './quantise/describe.ts'
 import type { QuantiseOptions } from './quantise/spec.ts'
 import type { LayerError } from './quantise/stream.ts'
 import { withFile } from './read-file.ts'
-import { readStack, stackedLinears, weighted } from './read-stack.ts'
+import { readStack, stackedLinears } from './read-stack.ts'
 import { CHUNK_BYTES } from './safetensors/stream.ts'
 import { writeWeights } from './write-weights.ts'
 
@@ -80,12 +81,7 @@ async function compileOpened(
   const adapters = await (target === 'stacked' ? readStack(inputs, linears) : readAdapters(inputs, target, linears))
   const baseBytes = sum([...checkpoint.tensors.values()])
   const baseDigest = await digestBase(checkpoint, host, counter('read base', baseBytes, onProgress))
-  const encoded = adapters.map((adapter) => {
-    const bytes = encodeAdapter(target === 'stacked' ? weighted(adapter) : adapter, baseDigest)
-    const isWeighted = target === 'stacked' && adapter.weight !== 1
-    const unweighted = isWeighted ? digestBytes(encodeAdapter(adapter, baseDigest), host) : undefined
-    return { adapter, bytes, digest: digestBytes(bytes, host), unweighted }
-  })
+  const encoded = encodeAdapters(adapters, target, baseDigest, host)
   const bank = target === 'routed' ? linears : []
   const stack = target === 'stacked' ? stackedLinears(adapters, linears) : []
   const plan = planWeights(config, quantise)
@@ -99,12 +95,8 @@ async function compileOpened(
   files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten, quantising))
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
-  const entries = []
-  for (const { adapter, bytes, digest, unweighted } of encoded) {
-    const path = target === 'merged' ? undefined : adapterPath(digest)
-    if (path !== undefined) files.push(await writeFile(out, path, bytes, host))
-    entries.push({ ...describeAdapter(adapter, digest, path), ...(unweighted && { unweighted }) })
-  }
+  const { entries, files: adapterFiles } = await writeAdapters(encoded, target, out, host)
+  files.push(...adapterFiles)
   for (const path of COPIED_FILES) files.push(...(await copyFile(base, path, out, host)))
 
   const manifest = ManifestSchema.parse({
@@ -125,19 +117,6 @@ async function compileOpened(
   } satisfies Manifest)
   const { sha256: id } = await writeFile(out, MANIFEST_FILE, new TextEncoder().encode(canonicalJson(manifest)), host)
   return { id, manifest, layerErrors }
-}
-
-/** Per module, in the order of the adapters' names. */
-export function groupDeltas(adapters: readonly WeightedAdapter[]): Map<string, Delta[]> {
-  const deltas = new Map<string, Delta[]>()
-  for (const { name, weight, modules } of adapters) {
-    for (const { linear, r, scaling, A, B } of modules) {
-      const list = deltas.get(linear.module) ?? []
-      deltas.set(linear.module, list)
-      list.push({ adapter: name, r, scale: weight * scaling, A, B })
-    }
-  }
-  return deltas
 }
 
 export async function copyFile(from: Folder, path: string, out: OutFolder, host: Host): Promise<FileEntry[]> {

@@ -3,8 +3,7 @@ import type { Checkpoint } from './checkpoint/read.ts'
 import type { FileEntry, Linear } from './contract.ts'
 import { assert } from './errors.ts'
 import { ropeTable } from './graph/rope.ts'
-import { DATA_FILE, type PlannedWeight } from './graph/weights.ts'
-import { HashedFile } from './hashed-file.ts'
+import type { PlannedWeight } from './graph/weights.ts'
 import type { Host, OutFolder } from './host.ts'
 import { type Delta, mergeDelta, mergeRows } from './passes/merge-delta.ts'
 import type { Part } from './quantise/place.ts'
@@ -12,9 +11,10 @@ import type { QuantiseOptions } from './quantise/spec.ts'
 import { type LayerError, quantiseTensor } from './quantise/stream.ts'
 import { decodeFloats } from './safetensors/decode.ts'
 import { type FloatTensorSource, readChunks, readRows, readTransposed } from './safetensors/stream.ts'
+import { writePlanned } from './write-planned.ts'
 
 /** `deltas`: per module; empty unless merged. Throws `InputError` where a merge overflows fp32. */
-export async function writeWeights(
+export function writeWeights(
   checkpoint: Checkpoint,
   plan: readonly PlannedWeight[],
   deltas: ReadonlyMap<Linear['module'], readonly Delta[]>,
@@ -24,23 +24,8 @@ export async function writeWeights(
   quantise?: { readonly options: QuantiseOptions; readonly onError: (error: LayerError) => void },
 ): Promise<FileEntry> {
   const quantising = { ...quantise, waiting: new Map<Part, Uint8Array>() }
-  const file = await HashedFile.create(out, DATA_FILE, host)
-  try {
-    for (const weight of plan) {
-      if (weight.from.how === 'alias') continue
-      assert(file.bytes <= weight.offset, `${weight.name} begins before the weight ahead of it ends`)
-      await file.write(new Uint8Array(weight.offset - file.bytes))
-      for await (const bytes of readWeight(checkpoint, weight, deltas, quantising)) {
-        await file.write(bytes)
-        onBytes(bytes.length)
-      }
-      assert(file.bytes === weight.offset + weight.bytes, `${weight.name} is not as long as planned`)
-    }
-  } catch (error) {
-    await file.close()
-    throw error
-  }
-  return file.close()
+  const stored = plan.filter(({ from }) => from.how !== 'alias')
+  return writePlanned(stored, (weight) => readWeight(checkpoint, weight, deltas, quantising), out, host, onBytes)
 }
 
 interface Quantising {
@@ -55,11 +40,11 @@ async function* readWeight(
   { name, from, dims }: PlannedWeight,
   deltas: ReadonlyMap<string, readonly Delta[]>,
   quantising: Quantising,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Float32Array | Uint8Array> {
   assert(from.how !== 'alias', `${name} has no bytes of its own`)
   if (from.how === 'rope') {
     const [positions = 0, rotaryDim = 0] = dims
-    yield bytesOf(ropeTable(positions, rotaryDim, from.theta, from.scaling))
+    yield ropeTable(positions, rotaryDim, from.theta, from.scaling)
     return
   }
   const tensor = tensorOf(checkpoint, from.tensor)
@@ -68,21 +53,21 @@ async function* readWeight(
     return
   }
   if (from.how === 'copy') {
-    for await (const chunk of readChunks(tensor)) yield bytesOf(decodeFloats(chunk, tensor.dtype))
+    for await (const chunk of readChunks(tensor)) yield decodeFloats(chunk, tensor.dtype)
     return
   }
   if (from.how === 'keep') {
     const [, out = 0] = tensor.shape
     for await (const { start, values } of readRows(tensor)) {
       mergeDelta(values, start, out, deltas.get(from.module) ?? [], from.module)
-      yield bytesOf(values)
+      yield values
     }
     return
   }
   const [outSize = 0] = tensor.shape
   for await (const { start, values } of readTransposed(tensor)) {
     mergeDelta(values, start, outSize, deltas.get(from.module) ?? [], from.module)
-    yield bytesOf(values)
+    yield values
   }
 }
 
@@ -106,10 +91,6 @@ async function* quantisedPart(
     if (made.part === part) yield made.bytes
     else waiting.set(made.part, made.bytes)
   }
-}
-
-function bytesOf(values: Float32Array): Uint8Array {
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 }
 
 function tensorOf(checkpoint: Checkpoint, name: string): FloatTensorSource {

@@ -32,13 +32,20 @@ export interface Checkpoint {
 /** Reads headers only. Throws `InputError` with every problem of the checkpoint. The caller closes the result. */
 export async function openCheckpoint(folder: Folder): Promise<Checkpoint> {
   const config = await readConfig(folder)
+  return openTensors(folder, (stored) => ({ name: folder.name, config, ...checkTensors(folder.name, config, stored) }))
+}
+
+/** What `check` makes of the tensors of a folder, in one file or in shards. Where it throws, everything is closed. */
+export async function openTensors<T extends object>(
+  folder: Folder,
+  check: (stored: ReadonlyMap<string, StoredTensor>) => T,
+): Promise<T & { close(): Promise<void> }> {
   const sources: ByteSource[] = []
   const close = async () => {
     await Promise.all(sources.map((source) => source.close()))
   }
   try {
-    const stored = await readTensors(folder, sources)
-    return { name: folder.name, config, ...checkTensors(folder.name, config, stored), close }
+    return { ...check(await readTensors(folder, sources)), close }
   } catch (error) {
     await close()
     throw error
@@ -46,7 +53,7 @@ export async function openCheckpoint(folder: Folder): Promise<Checkpoint> {
 }
 
 /** Of one file or of all shards; every file that was opened joins `sources`, which the caller closes. */
-export async function readTensors(folder: Folder, sources: ByteSource[]): Promise<Map<string, StoredTensor>> {
+async function readTensors(folder: Folder, sources: ByteSource[]): Promise<Map<string, StoredTensor>> {
   const single = await folder.open(SINGLE_FILE)
   if (single !== undefined) {
     sources.push(single)

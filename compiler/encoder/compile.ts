@@ -1,8 +1,8 @@
 // An encoder + PEFT adapters → an artifact (docs/artifact-format.md). As `compile` of a decoder, with one graph.
-import { coverageOf, describeAdapter } from '../adapter/describe.ts'
-import { adapterPath, encodeAdapter } from '../adapter/encode.ts'
+import { coverageOf } from '../adapter/describe.ts'
+import { encodeAdapters, writeAdapters } from '../adapter/write.ts'
 import { canonicalJson } from '../canonical-json.ts'
-import { type CompileInput, copyFile, counter, groupDeltas, type Progress, sum } from '../compile.ts'
+import { type CompileInput, copyFile, counter, type Progress, sum } from '../compile.ts'
 import {
   type EncoderManifest,
   EncoderManifestSchema,
@@ -11,11 +11,12 @@ import {
   MANIFEST_SCHEMA,
 } from '../contract.ts'
 import { inputError } from '../errors.ts'
-import { digestBytes, writeFile } from '../hashed-file.ts'
+import { groupDeltas } from '../group-deltas.ts'
+import { writeFile } from '../hashed-file.ts'
 import type { Host, OutFolder } from '../host.ts'
 import { encodeModel, OPSET } from '../onnx/encode.ts'
 import type { Delta } from '../passes/merge-delta.ts'
-import { stackedLinears, weighted } from '../read-stack.ts'
+import { stackedLinears } from '../read-stack.ts'
 import { buildEncoder } from './graph.ts'
 import { digestEncoder, type EncoderCheckpoint, openEncoder } from './open.ts'
 import { readEncoderAdapters } from './read-adapters.ts'
@@ -57,10 +58,7 @@ async function compileOpened(
   const adapters = await readEncoderAdapters(inputs, target, checkpoint)
   const baseBytes = sum([...checkpoint.tensors.values()])
   const digest = await digestEncoder(checkpoint, host, counter('read base', baseBytes, onProgress))
-  const encoded = adapters.map((adapter) => {
-    const bytes = encodeAdapter(target === 'stacked' ? weighted(adapter) : adapter, digest)
-    return { adapter, bytes, digest: digestBytes(bytes, host) }
-  })
+  const encoded = encodeAdapters(adapters, target, digest, host)
   const bank = target === 'routed' ? names.linears : []
   const stack = target === 'stacked' ? stackedLinears(adapters, names.linears) : []
   const plan = planEncoderWeights(checkpoint)
@@ -72,12 +70,8 @@ async function compileOpened(
     await writeEncoderWeights(checkpoint, plan, deltas, out, host, counter('write weights', sum(plan), onProgress)),
   )
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graph), host))
-  const entries = []
-  for (const { adapter, bytes, digest } of encoded) {
-    const path = target === 'merged' ? undefined : adapterPath(digest)
-    if (path !== undefined) files.push(await writeFile(out, path, bytes, host))
-    entries.push(describeAdapter(adapter, digest, path))
-  }
+  const { entries, files: adapterFiles } = await writeAdapters(encoded, target, out, host)
+  files.push(...adapterFiles)
   for (const path of COPIED_FILES) files.push(...(await copyFile(base, path, out, host)))
 
   const { architecture, task, pooling, labels, maxTokens } = config

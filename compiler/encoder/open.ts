@@ -1,9 +1,9 @@
 // Opens the folder of an encoder, in one file or in shards, and checks its tensors against its configuration.
 import { canonicalJson, compareCodePoints } from '../canonical-json.ts'
 import { digestTensor } from '../checkpoint/digest.ts'
-import { readTensors } from '../checkpoint/read.ts'
+import { openTensors } from '../checkpoint/read.ts'
 import { Problems, quote } from '../errors.ts'
-import type { ByteSource, Folder, Host } from '../host.ts'
+import type { Folder, Host } from '../host.ts'
 import type { StoredTensor } from '../safetensors/read.ts'
 import { type FloatTensorSource, isFloatTensor } from '../safetensors/stream.ts'
 import { type EncoderConfig, readEncoderConfig } from './config.ts'
@@ -22,26 +22,11 @@ export interface EncoderCheckpoint {
 /** Reads headers only. Throws `InputError` with every problem of the checkpoint. The caller closes the result. */
 export async function openEncoder(folder: Folder): Promise<EncoderCheckpoint> {
   const config = await readEncoderConfig(folder)
-  const sources: ByteSource[] = []
-  const close = async () => {
-    await Promise.all(sources.map((source) => source.close()))
-  }
-  try {
-    const stored = await readTensors(folder, sources)
+  return openTensors(folder, (stored) => {
     const prefix = prefixIn(stored, config)
     const names = encoderNames(config, prefix, stored.has(`${prefix}pooler.dense.weight`))
-    return {
-      name: folder.name,
-      config,
-      prefix,
-      names,
-      tensors: check(folder.name, config, prefix, names, stored),
-      close,
-    }
-  } catch (error) {
-    await close()
-    throw error
-  }
+    return { name: folder.name, config, prefix, names, tensors: check(folder.name, config, prefix, names, stored) }
+  })
 }
 
 function check(

@@ -1,11 +1,9 @@
 // Where every weight of an encoder lies in model.onnx_data, and how it gets there: tensor by tensor, merging on the way.
-
 import type { FileEntry } from '../contract.ts'
 import { assert } from '../errors.ts'
 import { linearWeight } from '../graph/linear.ts'
 import { ropeTable } from '../graph/rope.ts'
 import { DATA_FILE } from '../graph/weights.ts'
-import { HashedFile } from '../hashed-file.ts'
 import type { Host, OutFolder } from '../host.ts'
 import type { ExternalTensor } from '../onnx/model.ts'
 import { type Delta, mergeDelta } from '../passes/merge-delta.ts'
@@ -16,6 +14,8 @@ import type { EncoderCheckpoint } from './open.ts'
 
 /** A cache line, and the widest vector register. */
 const ALIGNMENT = 64
+
+import { writePlanned } from '../write-planned.ts'
 
 export const GLOBAL_ROPE = 'rope.global.cos_sin'
 export const LOCAL_ROPE = 'rope.local.cos_sin'
@@ -61,7 +61,7 @@ export function planEncoderWeights({ config, names }: Pick<EncoderCheckpoint, 'c
 }
 
 /** `deltas`: per module; empty unless merged. Throws `InputError` where a merge overflows fp32. */
-export async function writeEncoderWeights(
+export function writeEncoderWeights(
   checkpoint: EncoderCheckpoint,
   plan: readonly EncoderWeight[],
   deltas: ReadonlyMap<string, readonly Delta[]>,
@@ -69,22 +69,7 @@ export async function writeEncoderWeights(
   host: Host,
   onBytes: (bytes: number) => void,
 ): Promise<FileEntry> {
-  const file = await HashedFile.create(out, DATA_FILE, host)
-  try {
-    for (const weight of plan) {
-      assert(file.bytes <= weight.offset, `${weight.name} begins before the weight ahead of it ends`)
-      await file.write(new Uint8Array(weight.offset - file.bytes))
-      for await (const values of readWeight(checkpoint, weight, deltas)) {
-        await file.write(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
-        onBytes(values.byteLength)
-      }
-      assert(file.bytes === weight.offset + weight.bytes, `${weight.name} is not as long as planned`)
-    }
-  } catch (error) {
-    await file.close()
-    throw error
-  }
-  return file.close()
+  return writePlanned(plan, (weight) => readWeight(checkpoint, weight, deltas), out, host, onBytes)
 }
 
 async function* readWeight(

@@ -1,17 +1,18 @@
 // Exported ONNX + PEFT adapters → the same files with the adapters in them: routed, stacked or merged (docs/surgery.md).
 // Nothing is written before every adapter has found all of its linears in every file.
+
 import { describeAdapter } from '../adapter/describe.ts'
 import { adapterPath, encodeAdapter } from '../adapter/encode.ts'
 import { type AdapterInput, readAdapters, type WeightedAdapter } from '../adapter/read-all.ts'
 import { canonicalJson } from '../canonical-json.ts'
 import type { AdapterEntry, FileEntry, Linear, Manifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
+import { groupDeltas } from '../group-deltas.ts'
 import { digestBytes, HashedFile, writeFile } from '../hashed-file.ts'
 import type { Folder, Host, OutFolder } from '../host.ts'
 import { applyEdits } from '../onnx/edit.ts'
 import { MAX_ONNX_BYTES } from '../onnx/read.ts'
 import { allGraphs, readGraph, type SurgeryModel } from '../onnx/read-graph.ts'
-import type { Delta } from '../passes/merge-delta.ts'
 import { withFile } from '../read-file.ts'
 import { readStack, weighted } from '../read-stack.ts'
 import { CHUNK_BYTES } from '../safetensors/stream.ts'
@@ -165,18 +166,6 @@ function commonLinears(sites: readonly Site[]): Linear[] {
     else if (other.in !== site.in || other.out !== site.out) throw ambiguous(other, site)
   }
   return [...first.values()].map(({ module, in: inSize, out }) => ({ module, in: inSize, out }))
-}
-
-function groupDeltas(adapters: readonly WeightedAdapter[]): Map<string, Delta[]> {
-  const deltas = new Map<string, Delta[]>()
-  for (const { name, weight, modules } of adapters) {
-    for (const { linear, r, scaling, A, B } of modules) {
-      const list = deltas.get(linear.module) ?? []
-      deltas.set(linear.module, list)
-      list.push({ adapter: name, r, scale: weight * scaling, A, B })
-    }
-  }
-  return deltas
 }
 
 /** In file order. Files of one model may share a tensor: then both say the same of it. */
