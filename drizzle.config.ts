@@ -1,9 +1,9 @@
-// How migrations are generated: `drizzle-kit generate` compares gateway/schema.ts and records.ts with migrations/meta.
+// How migrations are generated: `drizzle-kit generate` compares gateway/database/schema.ts and records.ts with migrations/meta.
 import { defineConfig } from 'drizzle-kit'
 
 export default defineConfig({
   dialect: 'sqlite',
-  schema: ['./gateway/schema.ts', './gateway/records.ts'],
+  schema: ['./gateway/database/schema.ts', './gateway/database/records.ts'],
   out: './migrations',
   // wrangler's own bookkeeping table is not ours to drop.
   tablesFilter: ['!d1_migrations'],

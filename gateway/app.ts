@@ -2,14 +2,14 @@
 import { drizzle } from 'drizzle-orm/d1'
 import { Hono } from 'hono'
 import { createAdmin } from './admin/routes.ts'
-import { guard } from './authenticate.ts'
 import { readConfig } from './config.ts'
 import type { GatewayEnv, World } from './context.ts'
 import { GatewayError, internalError, misconfigured, notFound } from './errors.ts'
 import { hardenResponse } from './harden-response.ts'
 import { createHealth } from './health.ts'
-import { infer } from './infer.ts'
-import { getModel, listModels } from './list-models.ts'
+import { guard } from './identity/authenticate.ts'
+import { infer } from './infer/infer.ts'
+import { getModel, listModels } from './infer/list-models.ts'
 import { errorFields, log } from './log.ts'
 
 export function createApp(world: World): Hono<GatewayEnv> {

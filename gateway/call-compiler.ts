@@ -3,11 +3,11 @@
 import * as z from 'zod'
 import { MANIFEST_FILE, type Manifest, ManifestSchema } from '../compiler/contract.ts'
 import { Job, paths, type Recipe } from '../jobs/contract.ts'
-import { abandon } from './abandon.ts'
 import type { GatewayContext } from './context.ts'
 import { toHex } from './digest.ts'
 import { badRequest, GatewayError } from './errors.ts'
 import { concat } from './read-body.ts'
+import { abandon } from './upstream/abandon.ts'
 
 /** The manifest of a merge has two lines per adapter module; an isolate has 128 MB. */
 const MAX_ANSWER_BYTES = 8 << 20

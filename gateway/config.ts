@@ -1,7 +1,7 @@
 // The bindings, checked before anything else: a gateway without its secrets answers nothing.
 import type { AnyD1Database } from 'drizzle-orm/d1'
-import { ENVIRONMENT } from './key-format.ts'
-import { type Peppers, parsePeppers } from './keys.ts'
+import { ENVIRONMENT } from './identity/key-format.ts'
+import { type Peppers, parsePeppers } from './identity/keys.ts'
 
 export interface Bindings {
   readonly DB: AnyD1Database

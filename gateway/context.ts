@@ -3,7 +3,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Context } from 'hono'
 import type { Bindings, Config } from './config.ts'
-import type { Policy } from './policy.ts'
+import type { Policy } from './policy/policy.ts'
 
 export interface Timeouts {
   /** Until the first byte of a streamed answer. */

@@ -3,10 +3,10 @@
 import { and, eq, exists, or } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { paths, Readiness } from '../gpu-backend/contract.ts'
-import { abandon } from './abandon.ts'
 import type { GatewayContext, World } from './context.ts'
+import { adapters, arms, backends, bases, models } from './database/schema.ts'
 import { errorFields, log } from './log.ts'
-import { adapters, arms, backends, bases, models } from './schema.ts'
+import { abandon } from './upstream/abandon.ts'
 
 /** The route is public and asks the backends: one answer serves everybody for as long. */
 const KEEP_MS = 2_000

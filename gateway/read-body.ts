@@ -1,7 +1,8 @@
 // A JSON body, read once: capped before it is parsed, and refused where a key occurs twice.
 // Two parsers that disagree on which duplicate counts are how one model is checked and another dispatched.
-import { abandon } from './abandon.ts'
+
 import { badRequest, GatewayError } from './errors.ts'
+import { abandon } from './upstream/abandon.ts'
 
 /** Larger than any prompt that the backend accepts; small beside the 128 MB of an isolate. */
 export const MAX_BODY_BYTES = 1 << 20

@@ -1,10 +1,10 @@
 // `sidepath gateway`: the gateway on Node, for those who host it themselves. Its secrets come from the environment.
 import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { bootstrapAdminKey } from '../../gateway/bootstrap.ts'
 import { type Bindings, readConfig } from '../../gateway/config.ts'
-import { parsePeppers } from '../../gateway/keys.ts'
-import { applyMigrations } from '../../gateway/migrate.ts'
+import { applyMigrations } from '../../gateway/database/migrate.ts'
+import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
+import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { UserError } from '../fail.ts'
 import { shutdownOnSignal } from '../up/shutdown.ts'
 import { type LibsqlDatabase, openLibsql } from './libsql-database.ts'

@@ -2,7 +2,7 @@
 // one driver, wherever it runs.
 import { type Client, createClient, type InStatement, type InValue, type ResultSet } from '@libsql/client'
 import type { AnyD1Database } from 'drizzle-orm/d1'
-import type { SqlDatabase } from '../../gateway/migrate.ts'
+import type { SqlDatabase } from '../../gateway/database/migrate.ts'
 
 type Row = Record<string, unknown>
 

@@ -1,7 +1,7 @@
 // The numbered SQL of migrations/, as a host applies it.
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Migration } from '../../gateway/migrate.ts'
+import type { Migration } from '../../gateway/database/migrate.ts'
 
 const FOLDER = join(import.meta.dirname, '..', '..', 'migrations')
 

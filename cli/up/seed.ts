@@ -2,9 +2,9 @@
 // Every call is idempotent, so a start after a crash goes on where the last one ended.
 import { z } from 'zod'
 import type { AdapterEntry, Manifest } from '../../compiler/contract.ts'
-import { bootstrapAdminKey } from '../../gateway/bootstrap.ts'
-import { parsePeppers } from '../../gateway/keys.ts'
-import { applyMigrations } from '../../gateway/migrate.ts'
+import { applyMigrations } from '../../gateway/database/migrate.ts'
+import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
+import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { readMigrations } from '../gateway/migrations.ts'
 import { type Admin, accepts, adminOf } from './admin.ts'
 import type { DataFolder } from './data-folder.ts'

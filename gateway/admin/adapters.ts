@@ -3,7 +3,7 @@ import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
 import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
-import { adapters } from '../schema.ts'
+import { adapters } from '../database/schema.ts'
 import { Digest, Id, MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { immutable, recordChange } from './record-change.ts'
 

@@ -2,7 +2,7 @@
 import { desc, lt } from 'drizzle-orm'
 import type { Hono } from 'hono'
 import type { GatewayEnv } from '../context.ts'
-import { audit } from '../records.ts'
+import { audit } from '../database/records.ts'
 import { readPage } from './read-input.ts'
 
 export function addAudit(admin: Hono<GatewayEnv>): void {

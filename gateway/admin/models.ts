@@ -3,7 +3,7 @@ import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
 import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
-import { models } from '../schema.ts'
+import { models } from '../database/schema.ts'
 import { Digest, Id, MAX_ROWS, ModelName, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 

@@ -2,8 +2,8 @@
 import * as z from 'zod'
 import { AdapterName, Digest } from '../../compiler/contract.ts'
 import type { GatewayContext } from '../context.ts'
-import { MODEL_NAME } from '../parse-model.ts'
-import { refuse } from '../parse-request.ts'
+import { MODEL_NAME } from '../infer/parse-model.ts'
+import { refuse } from '../infer/parse-request.ts'
 import { readJsonBody } from '../read-body.ts'
 
 /** Ids that an operator chooses. */

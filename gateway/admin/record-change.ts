@@ -1,9 +1,9 @@
 // Every change of the registry and its audit row, in one batch: neither exists without the other.
 import type { BatchItem } from 'drizzle-orm/batch'
 import { adminKeyId, type GatewayContext } from '../context.ts'
+import { audit } from '../database/records.ts'
 import { digestRecord } from '../digest.ts'
 import { badRequest } from '../errors.ts'
-import { audit } from '../records.ts'
 
 type Row = Readonly<Record<string, unknown>>
 

@@ -3,7 +3,7 @@ import { and, eq } from 'drizzle-orm'
 import type { Hono } from 'hono'
 import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
-import { roles } from '../schema.ts'
+import { roles } from '../database/schema.ts'
 import { MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 

@@ -2,8 +2,8 @@
 import { and, desc, eq, lt } from 'drizzle-orm'
 import type { Hono } from 'hono'
 import type { GatewayEnv } from '../context.ts'
+import { usage } from '../database/records.ts'
 import { notFound } from '../errors.ts'
-import { usage } from '../records.ts'
 import { readPage, readParam } from './read-input.ts'
 
 export function addUsage(admin: Hono<GatewayEnv>): void {

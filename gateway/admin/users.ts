@@ -4,7 +4,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Hono } from 'hono'
 import * as z from 'zod'
 import type { GatewayEnv } from '../context.ts'
-import { userRoles, users } from '../schema.ts'
+import { userRoles, users } from '../database/schema.ts'
 import { Id, MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 

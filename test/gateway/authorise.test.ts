@@ -2,8 +2,8 @@
 import { env } from 'cloudflare:workers'
 import { drizzle } from 'drizzle-orm/d1'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { loadPolicy } from '../../gateway/load-policy.ts'
-import { decide } from '../../gateway/policy.ts'
+import { loadPolicy } from '../../gateway/policy/load-policy.ts'
+import { decide } from '../../gateway/policy/policy.ts'
 import {
   adapter,
   allow,

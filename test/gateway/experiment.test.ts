@@ -1,7 +1,7 @@
 // Experiments: split, stickiness, re-authorisation, exposures.
 import { env } from 'cloudflare:workers'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { hashBucket } from '../../gateway/hash-bucket.ts'
+import { hashBucket } from '../../gateway/experiment/hash-bucket.ts'
 import { adapter, allow, BASE, base, createHouse, deny, digest, type House, seed, toTenant } from './house.ts'
 
 let house: House

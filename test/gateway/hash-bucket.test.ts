@@ -1,7 +1,7 @@
 // The bucket hash against GrowthBook's published vectors, and the ranges over it.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { BUCKETS, hashBucket, orderByAffinity, pickArm } from '../../gateway/hash-bucket.ts'
+import { BUCKETS, hashBucket, orderByAffinity, pickArm } from '../../gateway/experiment/hash-bucket.ts'
 
 describe('the bucket hash', () => {
   // GrowthBook's tests/cases.json 0.7.1, "hash": every row of version 2. We have no other version, so none of theirs.

@@ -3,8 +3,8 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { vi } from 'vitest'
 import { createApp } from '../../gateway/app.ts'
-import { bootstrapAdminKey } from '../../gateway/bootstrap.ts'
-import { parsePeppers } from '../../gateway/keys.ts'
+import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
+import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { createFakeBackend } from './fake-backend.ts'
 
 export const BASE = 'b'.repeat(64)

@@ -1,8 +1,8 @@
 // Keys: their shape, how they are kept, and who gets past the guard.
 import { env } from 'cloudflare:workers'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { crc32, generateKey, parseKey } from '../../gateway/key-format.ts'
-import { mintKey, parsePeppers, verifyKey } from '../../gateway/keys.ts'
+import { crc32, generateKey, parseKey } from '../../gateway/identity/key-format.ts'
+import { mintKey, parsePeppers, verifyKey } from '../../gateway/identity/keys.ts'
 import { adapter, allow, createHouse, type House, NOW, seed, toTenant } from './house.ts'
 
 const pepper = (text: string) => btoa(text.padEnd(32, '.'))

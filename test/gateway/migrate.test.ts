@@ -1,10 +1,10 @@
 // Migrations with wrangler's bookkeeping, and the first admin key.
 import { env } from 'cloudflare:workers'
 import { describe, expect, it } from 'vitest'
-import { bootstrapAdminKey } from '../../gateway/bootstrap.ts'
-import { parseKey } from '../../gateway/key-format.ts'
-import { parsePeppers } from '../../gateway/keys.ts'
-import { applyMigrations } from '../../gateway/migrate.ts'
+import { applyMigrations } from '../../gateway/database/migrate.ts'
+import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
+import { parseKey } from '../../gateway/identity/key-format.ts'
+import { parsePeppers } from '../../gateway/identity/keys.ts'
 
 const names = async () =>
   (await env.DB.prepare('SELECT name FROM d1_migrations ORDER BY id').all<{ name: string }>()).results.map(

@@ -1,8 +1,8 @@
 // Mixes of public names: what may be spelt, what reaches the signed capability, and that a part is never more than its name.
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { parseModel } from '../../gateway/parse-model.ts'
-import { mayDispatch, type Policy } from '../../gateway/policy.ts'
+import { parseModel } from '../../gateway/infer/parse-model.ts'
+import { mayDispatch, type Policy } from '../../gateway/policy/policy.ts'
 import { type Capability, MAX_MIX_PARTS } from '../../gpu-backend/contract.ts'
 import { adapter, allow, BASE, base, createHouse, deny, digest, type House, seed, toTenant } from './house.ts'
 

@@ -1,7 +1,7 @@
 // The decision as a pure function: properties that hold for all grants, then the rules one by one.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type Grant, resolveGrants, type Subject, type Target } from '../../gateway/resolve-grants.ts'
+import { type Grant, resolveGrants, type Subject, type Target } from '../../gateway/policy/resolve-grants.ts'
 
 const NOW = 1000
 const tenant = fc.constantFrom('acme', 'zeta')

@@ -1,7 +1,7 @@
 // Every route has a guard; a gateway without its secrets has none open; health.
 import { env } from 'cloudflare:workers'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { PUBLIC_PATHS } from '../../gateway/authenticate.ts'
+import { PUBLIC_PATHS } from '../../gateway/identity/authenticate.ts'
 import { allow, BASE, base, createHouse, type House, NOW, seed, toTenant } from './house.ts'
 
 describe('the table of routes (invariant 7)', () => {

@@ -2,9 +2,9 @@
 import { env } from 'cloudflare:workers'
 import { drizzle } from 'drizzle-orm/d1'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { loadPolicy } from '../../gateway/load-policy.ts'
-import { openMeter } from '../../gateway/meter.ts'
-import { createTail, MAX_TAIL_BYTES } from '../../gateway/read-usage.ts'
+import { loadPolicy } from '../../gateway/policy/load-policy.ts'
+import { openMeter } from '../../gateway/usage/meter.ts'
+import { createTail, MAX_TAIL_BYTES } from '../../gateway/usage/read-usage.ts'
 import { adapter, allow, BASE, createHouse, digest, type House, NOW, seed, toTenant } from './house.ts'
 
 let house: House

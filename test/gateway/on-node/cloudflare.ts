@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll } from 'vitest'
 import { openLibsql } from '../../../cli/gateway/libsql-database.ts'
 import { readMigrations } from '../../../cli/gateway/migrations.ts'
-import { applyMigrations, type Migration } from '../../../gateway/migrate.ts'
+import { applyMigrations, type Migration } from '../../../gateway/database/migrate.ts'
 import { SECRETS } from '../secrets.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sidepath-gateway-'))

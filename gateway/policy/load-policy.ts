@@ -1,10 +1,6 @@
 // Reads a key and everything that decides what it may use, in one D1 round trip.
 import { and, asc, eq, exists, inArray, isNotNull, or, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
-import type { StoredKey } from './keys.ts'
-import { adaptersIn, readAdapter } from './merged-adapters.ts'
-import type { Experiment, Model, Policy } from './policy.ts'
-import type { Grant, Target } from './resolve-grants.ts'
 import {
   adapters,
   arms,
@@ -19,7 +15,11 @@ import {
   tenants,
   userRoles,
   users,
-} from './schema.ts'
+} from '../database/schema.ts'
+import type { StoredKey } from '../identity/keys.ts'
+import { adaptersIn, readAdapter } from './merged-adapters.ts'
+import type { Experiment, Model, Policy } from './policy.ts'
+import type { Grant, Target } from './resolve-grants.ts'
 
 export interface KeyRecord extends StoredKey {
   readonly class: 'user' | 'admin'

@@ -1,6 +1,6 @@
 // The `model` of a request as it is spelt: a public name, or a mix of them such as `triage*0.7 + dates*0.3`.
-import { MAX_MIX_PARTS } from '../gpu-backend/contract.ts'
-import { badRequest } from './errors.ts'
+import { MAX_MIX_PARTS } from '../../gpu-backend/contract.ts'
+import { badRequest } from '../errors.ts'
 
 /** No `*`, `+` or space, so that a mix is never a name; no slash, so that `/v1/models/:model` can name each. */
 const NAME = '[A-Za-z0-9][A-Za-z0-9._:-]{0,127}'

@@ -1,12 +1,12 @@
 // One request to a backend, with a second backend as reserve until the first byte has come, and never after it.
 
 import * as z from 'zod'
+import type { World } from '../context.ts'
+import { GatewayError, upstreamError } from '../errors.ts'
+import { log } from '../log.ts'
+import type { Backend } from '../policy/policy.ts'
+import { concat } from '../read-body.ts'
 import { abandon } from './abandon.ts'
-import type { World } from './context.ts'
-import { GatewayError, upstreamError } from './errors.ts'
-import { log } from './log.ts'
-import type { Backend } from './policy.ts'
-import { concat } from './read-body.ts'
 
 /** The first and one reserve: more would multiply the load of an outage. */
 const MAX_ATTEMPTS = 2

@@ -2,13 +2,13 @@
 // Authorised each time: an assignment made last week gives no access today.
 import { and, eq } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
+import { assignments } from '../database/records.ts'
+import { sha256 } from '../digest.ts'
+import { hashBucket, pickArm } from '../experiment/hash-bucket.ts'
+import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from '../policy/policy.ts'
+import type { Target } from '../policy/resolve-grants.ts'
 import { chooseMix, type MixTarget } from './choose-mix.ts'
-import { sha256 } from './digest.ts'
-import { hashBucket, pickArm } from './hash-bucket.ts'
 import type { AskedModel } from './parse-model.ts'
-import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from './policy.ts'
-import { assignments } from './records.ts'
-import type { Target } from './resolve-grants.ts'
 
 export interface Assignment {
   readonly experimentId: string

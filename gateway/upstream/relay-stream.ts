@@ -1,7 +1,8 @@
 // Server-sent events, from the backend to the caller: bytes pass as they came, the tail is kept for the meter.
+
+import type { Outcome } from '../usage/meter.ts'
+import { createTail, type Tokens } from '../usage/read-usage.ts'
 import type { Answer } from './call-upstream.ts'
-import type { Outcome } from './meter.ts'
-import { createTail, type Tokens } from './read-usage.ts'
 
 type StreamAnswer = Extract<Answer, { kind: 'stream' }>
 

@@ -1,9 +1,9 @@
 // A mix of public names → the adapters in it. Each part is authorised as if it were asked for alone.
-import type { Capability, Mix } from '../gpu-backend/contract.ts'
-import { badRequest } from './errors.ts'
+import type { Capability, Mix } from '../../gpu-backend/contract.ts'
+import { badRequest } from '../errors.ts'
+import { decide, type Policy } from '../policy/policy.ts'
+import type { AdapterTarget } from '../policy/resolve-grants.ts'
 import { type NamedPart, WEIGHT_STEPS } from './parse-model.ts'
-import { decide, type Policy } from './policy.ts'
-import type { AdapterTarget } from './resolve-grants.ts'
 
 export interface MixedPart {
   readonly adapter: AdapterTarget

@@ -1,6 +1,6 @@
 // Keys at rest: minted, stored as HMAC-SHA-256 under a versioned pepper, verified in constant time.
 // Web Crypto only: the Worker and the command line that bootstraps it share this file.
-import { toHex } from './digest.ts'
+import { toHex } from '../digest.ts'
 import { generateKey } from './key-format.ts'
 
 /** Shorter peppers could be guessed from one stolen database and one known key. */

@@ -1,13 +1,13 @@
 // The usage row: opened before dispatch together with the exposure, settled once, whatever ends the request.
 import { and, eq, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
-import type { MixedPart } from './choose-mix.ts'
-import type { Choice } from './choose-target.ts'
-import { digestRecord } from './digest.ts'
-import { errorFields, log } from './log.ts'
-import type { Policy } from './policy.ts'
+import { exposures, type UsedPart, usage } from '../database/records.ts'
+import { digestRecord } from '../digest.ts'
+import type { MixedPart } from '../infer/choose-mix.ts'
+import type { Choice } from '../infer/choose-target.ts'
+import { errorFields, log } from '../log.ts'
+import type { Policy } from '../policy/policy.ts'
 import type { Tokens } from './read-usage.ts'
-import { exposures, type UsedPart, usage } from './records.ts'
 
 export type Outcome = 'settled' | 'aborted' | 'failed'
 

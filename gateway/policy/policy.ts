@@ -1,6 +1,6 @@
 // What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
-import type { Capability } from '../gpu-backend/contract.ts'
-import { parseModel } from './parse-model.ts'
+import type { Capability } from '../../gpu-backend/contract.ts'
+import { parseModel } from '../infer/parse-model.ts'
 import type { Decision, Grant, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
 

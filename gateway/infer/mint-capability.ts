@@ -6,7 +6,7 @@ import {
   CAPABILITY_ISSUER,
   CAPABILITY_TTL_S,
   type Capability,
-} from '../gpu-backend/contract.ts'
+} from '../../gpu-backend/contract.ts'
 
 export async function mintCapability(claims: Capability, secret: string, now: number): Promise<string> {
   const issuedAtS = Math.floor(now / 1000)

@@ -1,6 +1,7 @@
 // The first admin key. There is no default one: whoever holds the database and the pepper makes it.
+
+import type { SqlDatabase } from '../database/migrate.ts'
 import { mintKey, type Peppers } from './keys.ts'
-import type { SqlDatabase } from './migrate.ts'
 
 /** The key, which is stored nowhere. Each call adds one, which is also the way back in after the last was lost. */
 export async function bootstrapAdminKey(

@@ -1,10 +1,10 @@
 // The guard in front of every route: a live key of the right class, or nothing. Public routes are listed here.
 import { createMiddleware } from 'hono/factory'
-import type { GatewayContext, GatewayEnv, Principal } from './context.ts'
-import { invalidApiKey, wrongKeyClass } from './errors.ts'
+import type { GatewayContext, GatewayEnv, Principal } from '../context.ts'
+import { invalidApiKey, wrongKeyClass } from '../errors.ts'
+import { loadAdminKey, loadPolicy } from '../policy/load-policy.ts'
 import { parseKey } from './key-format.ts'
 import { verifyKey } from './keys.ts'
-import { loadAdminKey, loadPolicy } from './load-policy.ts'
 
 /** Exact paths that answer without a key. */
 export const PUBLIC_PATHS: readonly string[] = ['/healthz']

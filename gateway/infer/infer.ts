@@ -1,17 +1,17 @@
 // The inference routes: parse, choose, open the meter, sign, dispatch, relay, settle.
-import { CapabilityClaims } from '../gpu-backend/contract.ts'
-import { type Answer, callUpstream } from './call-upstream.ts'
+import { CapabilityClaims } from '../../gpu-backend/contract.ts'
+import { type GatewayContext, userPolicy } from '../context.ts'
+import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
+import { orderByAffinity } from '../experiment/hash-bucket.ts'
+import { mayDispatch } from '../policy/policy.ts'
+import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
+import { relayStream } from '../upstream/relay-stream.ts'
+import { type Meter, openMeter } from '../usage/meter.ts'
+import { readTokens, type Tokens } from '../usage/read-usage.ts'
 import { claimedAdapter } from './choose-mix.ts'
 import { type Choice, chooseTarget } from './choose-target.ts'
-import { type GatewayContext, userPolicy } from './context.ts'
-import { GatewayError, modelNotFound, upstreamError } from './errors.ts'
-import { orderByAffinity } from './hash-bucket.ts'
-import { type Meter, openMeter } from './meter.ts'
 import { mintCapability } from './mint-capability.ts'
 import { type Endpoint, type InferRequest, parseInferRequest } from './parse-request.ts'
-import { mayDispatch } from './policy.ts'
-import { readTokens, type Tokens } from './read-usage.ts'
-import { relayStream } from './relay-stream.ts'
 
 async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice): Promise<Answer> {
   const policy = userPolicy(c)

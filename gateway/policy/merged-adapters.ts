@@ -1,6 +1,7 @@
 // Which adapters are in the weights of a base: what the merges on record say, through merges of merges.
+
+import type { adapters, CompileParent } from '../database/schema.ts'
 import type { AdapterTarget } from './resolve-grants.ts'
-import type { adapters, CompileParent } from './schema.ts'
 
 type AdapterRow = typeof adapters.$inferSelect
 

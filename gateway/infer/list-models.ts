@@ -1,9 +1,10 @@
 // `/v1/models`: exactly the models that a request could use now, and nothing that hints at the others.
+
+import { type GatewayContext, userPolicy } from '../context.ts'
+import { modelNotFound } from '../errors.ts'
+import { isGranted, type Model, type Policy } from '../policy/policy.ts'
+import type { Target } from '../policy/resolve-grants.ts'
 import { armFor, bucketArm, readAssignment, subjectDigest } from './choose-target.ts'
-import { type GatewayContext, userPolicy } from './context.ts'
-import { modelNotFound } from './errors.ts'
-import { isGranted, type Model, type Policy } from './policy.ts'
-import type { Target } from './resolve-grants.ts'
 
 interface ModelObject {
   readonly id: string

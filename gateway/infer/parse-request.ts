@@ -1,9 +1,9 @@
 // From a caller's body to the body that the backend gets: parsed, refused by name where unknown, built anew.
 import * as z from 'zod'
-import { ChatCompletionRequest, CompletionRequest, MAX_MODEL_CHARS, paths } from '../gpu-backend/contract.ts'
-import { badRequest } from './errors.ts'
+import { ChatCompletionRequest, CompletionRequest, MAX_MODEL_CHARS, paths } from '../../gpu-backend/contract.ts'
+import { badRequest } from '../errors.ts'
+import { readJsonBody } from '../read-body.ts'
 import { type AskedModel, parseModel } from './parse-model.ts'
-import { readJsonBody } from './read-body.ts'
 
 const model = z.string().min(1).max(MAX_MODEL_CHARS)
 const Chat = ChatCompletionRequest.extend({ model })
