@@ -29,7 +29,7 @@ module.exports = {
         '^compiler/contract\\.ts$',
         '^gpu-backend/contract\\.ts$',
         '^jobs/contract\\.ts$',
-        'node_modules/(hono|drizzle-orm|zod|jose|eventsource-parser)/',
+        'node_modules/(@noble/hashes|hono|drizzle-orm|zod|jose|eventsource-parser)/',
         '^cloudflare:',
       ],
       'Web standards, hono, drizzle and the contracts; never node:*, never onnxruntime.',

@@ -7,10 +7,11 @@ import type { GatewayEnv, World } from './context.ts'
 import { GatewayError, internalError, misconfigured, notFound } from './errors.ts'
 import { hardenResponse } from './harden-response.ts'
 import { createHealth } from './health.ts'
-import { guard } from './identity/authenticate.ts'
+import { createGuard } from './identity/authenticate.ts'
 import { infer } from './infer/infer.ts'
 import { getModel, listModels } from './infer/list-models.ts'
 import { errorFields, log } from './log.ts'
+import { PolicyCache } from './policy/policy-cache.ts'
 
 export function createApp(world: World): Hono<GatewayEnv> {
   const app = new Hono<GatewayEnv>()
@@ -30,6 +31,7 @@ export function createApp(world: World): Hono<GatewayEnv> {
     await next()
   })
   app.use('*', hardenResponse)
+  const policies = new PolicyCache(world.now)
   app.use('*', async (c, next) => {
     const config = readConfig(c.env)
     if (!('db' in config)) {
@@ -38,9 +40,10 @@ export function createApp(world: World): Hono<GatewayEnv> {
     }
     c.set('config', config)
     c.set('db', drizzle(config.db))
+    c.set('policies', policies)
     await next()
   })
-  app.use('*', guard)
+  app.use('*', createGuard(world))
 
   app.get('/healthz', createHealth())
   app.get('/v1/models', listModels)

@@ -4,6 +4,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Context } from 'hono'
 import type { Bindings, Config } from './config.ts'
 import type { Policy } from './policy/policy.ts'
+import type { PolicyCache } from './policy/policy-cache.ts'
 
 export interface Timeouts {
   /** Until the first byte of a streamed answer. */
@@ -33,6 +34,7 @@ export interface GatewayEnv {
     world: World
     config: Config
     db: DrizzleD1Database
+    policies: PolicyCache
     /** Set by the guard; there is no principal for a caller who did not authenticate. */
     principal: Principal
   }

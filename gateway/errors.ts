@@ -78,5 +78,19 @@ export const misconfigured = () =>
     code: 'gateway_misconfigured',
   })
 
+export const databaseUnavailable = () =>
+  new GatewayError(
+    503,
+    { message: 'The gateway cannot decide now. Try again.', type: 'api_error', code: 'database_unavailable' },
+    { 'retry-after': '1' },
+  )
+
+export const issuerUnavailable = () =>
+  new GatewayError(
+    503,
+    { message: 'The keys of the issuer cannot be read now. Try again.', type: 'api_error', code: 'issuer_unavailable' },
+    { 'retry-after': '5' },
+  )
+
 export const internalError = () =>
   new GatewayError(500, { message: 'Internal error.', type: 'api_error', code: 'internal_error' })

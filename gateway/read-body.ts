@@ -26,23 +26,29 @@ export function concat(chunks: readonly Uint8Array[], length: number): Uint8Arra
   return bytes
 }
 
-async function readCapped(request: Request): Promise<Uint8Array> {
-  if (Number(request.headers.get('content-length') ?? 0) > MAX_BODY_BYTES) throw tooLarge()
-  if (request.body === null) throw badRequest('The request has no body.', 'invalid_json')
+/** The whole body, or null where it is longer; then the rest of it is not read. */
+export async function readBounded(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<Uint8Array | null> {
   const chunks: Uint8Array[] = []
   let length = 0
-  const reader: ReadableStreamDefaultReader<Uint8Array> = request.body.getReader()
+  const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
   for (;;) {
     const { done, value } = await reader.read()
-    if (done) break
+    if (done) return concat(chunks, length)
     length += value.length
-    if (length > MAX_BODY_BYTES) {
+    if (length > maxBytes) {
       abandon(reader)
-      throw tooLarge()
+      return null
     }
     chunks.push(value)
   }
-  return concat(chunks, length)
+}
+
+async function readCapped(request: Request): Promise<Uint8Array> {
+  if (Number(request.headers.get('content-length') ?? 0) > MAX_BODY_BYTES) throw tooLarge()
+  if (request.body === null) throw badRequest('The request has no body.', 'invalid_json')
+  const bytes = await readBounded(request.body, MAX_BODY_BYTES)
+  if (bytes === null) throw tooLarge()
+  return bytes
 }
 
 /** Index just past the string that opens at `start`. */

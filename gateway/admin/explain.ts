@@ -5,12 +5,17 @@ import { MAX_MODEL_CHARS } from '../../gpu-backend/contract.ts'
 import type { GatewayEnv } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { parseModel } from '../infer/parse-model.ts'
-import { loadPolicy } from '../policy/load-policy.ts'
+import { ACTIONS } from '../policy/actions.ts'
+import { isLive, loadPolicy } from '../policy/load-policy.ts'
 import { decide, type Model } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
 import { KeyId, readBody } from './read-input.ts'
 
-const Body = z.strictObject({ key: KeyId, model: z.string().min(1).max(MAX_MODEL_CHARS) })
+const Body = z.strictObject({
+  key: KeyId,
+  model: z.string().min(1).max(MAX_MODEL_CHARS),
+  action: z.enum(ACTIONS).default('infer'),
+})
 
 function targetsOf({ serves }: Model): { arm: string | null; target: Target }[] {
   if (serves.kind === 'target') return [{ arm: null, target: serves.target }]
@@ -19,22 +24,23 @@ function targetsOf({ serves }: Model): { arm: string | null; target: Target }[] 
 
 export function addExplain(admin: Hono<GatewayEnv>): void {
   admin.post('/explain', async (c) => {
-    const { key: keyId, model: asked } = await readBody(c, Body)
+    const { key: keyId, model: asked, action } = await readBody(c, Body)
     const { name: plain, mix } = parseModel(asked)
     const now = c.get('world').now()
-    const loaded = await loadPolicy(c.get('db'), keyId, now)
-    if (!loaded?.policy) throw notFound()
+    const loaded = await loadPolicy(c.get('db'), { kind: 'key', keyId })
+    if (!loaded?.policy || loaded.key === null) throw notFound()
     const { key, policy } = loaded
     const names = mix?.map(({ name }) => name) ?? [plain]
-    const models = policy.models.filter(({ name }) => names.includes(name))
+    const models = names.flatMap((name) => policy.registry.models.get(name) ?? [])
     const targets = models.flatMap((model) =>
       // Of a mix, with the name that each is for.
       targetsOf(model).map((found) => ({ ...(mix === null ? {} : { part: model.name }), ...found })),
     )
     return c.json({
-      live: key.live,
+      live: isLive(key, now),
+      action,
       model: models.length < names.length ? 'unknown-or-disabled' : 'known',
-      targets: targets.map((found) => ({ ...found, decision: decide(policy, found.target, now) })),
+      targets: targets.map((found) => ({ ...found, decision: decide(policy, found.target, now, action) })),
     })
   })
 }

@@ -45,6 +45,7 @@ export async function recordChange(c: GatewayContext, change: Change): Promise<v
   })
   try {
     await db.batch([row, ...change.writes])
+    c.get('policies').forget()
   } catch (error) {
     throw explain(error) ?? error
   }

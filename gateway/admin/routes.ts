@@ -9,9 +9,10 @@ import { addCompiles } from './compiles.ts'
 import { addExperiments } from './experiments.ts'
 import { addExplain } from './explain.ts'
 import { addGrants } from './grants.ts'
+import { addIssuers } from './issuers.ts'
 import { addKeys } from './keys.ts'
 import { addModels } from './models.ts'
-import { addRoles } from './roles.ts'
+import { addGroups, addRoles } from './roles.ts'
 import { addTenants } from './tenants.ts'
 import { addUsage } from './usage.ts'
 import { addUsers } from './users.ts'
@@ -21,6 +22,8 @@ export function createAdmin(): Hono<GatewayEnv> {
   addTenants(admin)
   addUsers(admin)
   addRoles(admin)
+  addGroups(admin)
+  addIssuers(admin)
   addKeys(admin)
   addBases(admin)
   addBackends(admin)

@@ -68,7 +68,10 @@ export const usage = sqliteTable(
   {
     requestId: text('request_id').primaryKey(),
     tenantId: tenantId(),
-    keyId: text('key_id').notNull(),
+    /** Null: the caller came with a token of an issuer. */
+    keyId: text('key_id'),
+    /** The user of the key or of the token; no foreign key, since an issuer's users need not be in the registry. */
+    userId: text('user_id'),
     model: text('model').notNull(),
     baseDigest: text('base_digest')
       .notNull()
@@ -97,6 +100,7 @@ export const usage = sqliteTable(
     foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
     foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
     index('usage_key').on(t.tenantId, t.keyId),
+    index('usage_user').on(t.tenantId, t.userId),
     index('usage_adapter').on(t.tenantId, t.adapterId),
     index('usage_base').on(t.baseDigest),
     index('usage_created').on(t.tenantId, t.createdAt),
@@ -114,4 +118,12 @@ export const audit = sqliteTable('audit', {
   resource: text('resource').notNull(),
   beforeDigest: text('before_digest'),
   afterDigest: text('after_digest'),
+})
+
+/** When a key was last used, to the minute or so. Apart from `keys`: a use is no change of the policy. */
+export const keyUses = sqliteTable('key_uses', {
+  keyId: text('key_id')
+    .primaryKey()
+    .references(() => keys.id),
+  lastUsedAt: time('last_used_at').notNull(),
 })

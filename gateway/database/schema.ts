@@ -2,6 +2,7 @@
 // Operator-chosen ids live within a tenant, so every key is (tenant, id) and a foreign key cannot cross tenants.
 import { sql } from 'drizzle-orm'
 import { check, foreignKey, index, integer, primaryKey, sqliteTable, text, unique } from 'drizzle-orm/sqlite-core'
+import type { Action } from '../policy/actions.ts'
 
 export const flag = (name: string) => integer(name, { mode: 'boolean' })
 /** Milliseconds since 1970, UTC. */
@@ -49,6 +50,51 @@ export const userRoles = sqliteTable(
   ],
 )
 
+/** Who people are, as the tenant's directory says; a role is what they may do. */
+export const groups = sqliteTable(
+  'groups',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
+)
+
+export const userGroups = sqliteTable(
+  'user_groups',
+  { tenantId: tenantId(), userId: text('user_id').notNull(), groupId: text('group_id').notNull() },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.userId, t.groupId] }),
+    foreignKey({ columns: [t.tenantId, t.userId], foreignColumns: [users.tenantId, users.id] }),
+    foreignKey({ columns: [t.tenantId, t.groupId], foreignColumns: [groups.tenantId, groups.id] }),
+    index('user_groups_group').on(t.tenantId, t.groupId),
+  ],
+)
+
+/** OpenID Connect issuers whose tokens open a tenant. An issuer belongs to one tenant: its users are that tenant's. */
+export const issuers = sqliteTable(
+  'issuers',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    /** `iss` of its tokens, to the letter. */
+    issuer: text('issuer').notNull().unique(),
+    /** `aud` that its tokens must name. */
+    audience: text('audience').notNull(),
+    /** Where its public keys are. The only place that such an address comes from. */
+    jwksUrl: text('jwks_url').notNull(),
+    /** Algorithms that its signatures may have. */
+    algorithms: text('algorithms', { mode: 'json' }).$type<readonly string[]>().notNull(),
+    /** Claim whose strings are ids of groups of the tenant; none: groups are only those of the registry. */
+    groupsClaim: text('groups_claim'),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
+)
+
 export const keys = sqliteTable(
   'keys',
   {
@@ -60,6 +106,12 @@ export const keys = sqliteTable(
     mac: text('mac').notNull(),
     pepperVersion: text('pepper_version').notNull(),
     last4: text('last4').notNull(),
+    /** After a rotation, what the key was before is good until then. */
+    previousMac: text('previous_mac'),
+    previousPepperVersion: text('previous_pepper_version'),
+    previousUntil: time('previous_until'),
+    /** What the key may be used for at most, whatever is granted; null: no further bound. */
+    scopes: text('scopes', { mode: 'json' }).$type<readonly Action[]>(),
     expiresAt: time('expires_at'),
     disabled: flag('disabled').notNull(),
     createdAt: time('created_at').notNull(),
@@ -114,6 +166,17 @@ export const adapters = sqliteTable(
     primaryKey({ columns: [t.tenantId, t.id] }),
     unique('adapters_name_version').on(t.tenantId, t.name, t.version),
     index('adapters_base').on(t.baseDigest),
+  ],
+)
+
+/** Labels that grants can name instead of adapters. */
+export const adapterTags = sqliteTable(
+  'adapter_tags',
+  { tenantId: tenantId(), adapterId: text('adapter_id').notNull(), tag: text('tag').notNull() },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.adapterId, t.tag] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    index('adapter_tags_tag').on(t.tenantId, t.tag),
   ],
 )
 
@@ -224,12 +287,16 @@ export const grants = sqliteTable(
     tenantId: tenantId().references(() => tenants.id),
     id: text('id').notNull(),
     effect: text('effect', { enum: ['allow', 'deny'] }).notNull(),
+    /** At least one. */
+    actions: text('actions', { mode: 'json' }).$type<readonly Action[]>().notNull(),
     /** Said outright, so that "every principal of the tenant" is never what is left when a column is empty. */
-    principalKind: text('principal_kind', { enum: ['key', 'user', 'role', 'tenant'] }).notNull(),
+    principalKind: text('principal_kind', { enum: ['key', 'user', 'group', 'role', 'tenant'] }).notNull(),
     keyId: text('key_id'),
     userId: text('user_id'),
+    groupId: text('group_id'),
     roleId: text('role_id'),
     adapterId: text('adapter_id'),
+    tag: text('tag'),
     baseDigest: text('base_digest').references(() => bases.digest),
     startsAt: time('starts_at'),
     endsAt: time('ends_at'),
@@ -239,17 +306,33 @@ export const grants = sqliteTable(
     primaryKey({ columns: [t.tenantId, t.id] }),
     foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
     foreignKey({ columns: [t.tenantId, t.userId], foreignColumns: [users.tenantId, users.id] }),
+    foreignKey({ columns: [t.tenantId, t.groupId], foreignColumns: [groups.tenantId, groups.id] }),
     foreignKey({ columns: [t.tenantId, t.roleId], foreignColumns: [roles.tenantId, roles.id] }),
     foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
     index('grants_key').on(t.tenantId, t.keyId),
     index('grants_user').on(t.tenantId, t.userId),
+    index('grants_group').on(t.tenantId, t.groupId),
     index('grants_role').on(t.tenantId, t.roleId),
     index('grants_adapter').on(t.tenantId, t.adapterId),
     index('grants_base').on(t.baseDigest),
     check(
       'grants_principal',
-      sql`(${t.keyId} IS NOT NULL) = (${t.principalKind} = 'key') AND (${t.userId} IS NOT NULL) = (${t.principalKind} = 'user') AND (${t.roleId} IS NOT NULL) = (${t.principalKind} = 'role')`,
+      sql`(${t.keyId} IS NOT NULL) = (${t.principalKind} = 'key') AND (${t.userId} IS NOT NULL) = (${t.principalKind} = 'user') AND (${t.groupId} IS NOT NULL) = (${t.principalKind} = 'group') AND (${t.roleId} IS NOT NULL) = (${t.principalKind} = 'role')`,
     ),
-    check('grants_resource', sql`(${t.adapterId} IS NULL) <> (${t.baseDigest} IS NULL)`),
+    check(
+      'grants_resource',
+      sql`(${t.adapterId} IS NOT NULL) + (${t.tag} IS NOT NULL) + (${t.baseDigest} IS NOT NULL) = 1`,
+    ),
+    check('grants_actions', sql`json_array_length(${t.actions}) > 0`),
   ],
+)
+
+/**
+ * When a tenant's part of the registry last changed, on one counter for all; tenant '' is what belongs to none.
+ * Kept by triggers, so that no way of writing can forget it: a decision that is kept is good only for its epoch.
+ */
+export const policyEpochs = sqliteTable(
+  'policy_epochs',
+  { tenantId: text('tenant_id').primaryKey(), epoch: integer('epoch').notNull() },
+  (t) => [index('policy_epochs_epoch').on(t.epoch)],
 )

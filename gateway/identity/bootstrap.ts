@@ -9,7 +9,7 @@ export async function bootstrapAdminKey(
   options: { readonly environment: string; readonly peppers: Peppers; readonly now: number },
 ): Promise<string> {
   const { environment, peppers, now } = options
-  const { id, key, mac, pepperVersion, last4 } = await mintKey(environment, peppers)
+  const { id, key, mac, pepperVersion, last4 } = mintKey(environment, peppers)
   await db.batch([
     db
       .prepare(

@@ -39,10 +39,12 @@ function checksum(text: string): string {
   return encodeBase62(Uint8Array.of(crc >>> 24, crc >>> 16, crc >>> 8, crc), CRC_CHARS)
 }
 
-/** A fresh key: never chosen by a person, so a fast MAC is enough to store it. */
-export function generateKey(environment: string): { id: string; key: string } {
+/** A fresh key, of a fresh id where none is given: never chosen by a person, so a fast MAC is enough to store it. */
+export function generateKey(
+  environment: string,
+  id = encodeBase62(crypto.getRandomValues(new Uint8Array(KEY_ID_BYTES)), KEY_ID_CHARS),
+): { id: string; key: string } {
   if (!ENVIRONMENT.test(environment)) throw new TypeError('environment must be 1 to 16 of a-z and 0-9')
-  const id = encodeBase62(crypto.getRandomValues(new Uint8Array(KEY_ID_BYTES)), KEY_ID_CHARS)
   const secret = encodeBase62(crypto.getRandomValues(new Uint8Array(32)), SECRET_CHARS)
   const body = `sp_${environment}_${id}_${secret}`
   return { id, key: `${body}_${checksum(body)}` }

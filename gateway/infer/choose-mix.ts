@@ -18,7 +18,7 @@ export interface MixTarget {
 }
 
 function choosePart(policy: Policy, { name, weight }: NamedPart, now: number): MixedPart | undefined {
-  const serves = policy.models.find((model) => model.name === name)?.serves
+  const serves = policy.registry.models.get(name)?.serves
   if (serves?.kind !== 'target' || serves.target.kind !== 'adapter') return undefined
   const decision = decide(policy, serves.target, now)
   return decision.allowed ? { adapter: serves.target, weight, grantId: decision.grantId } : undefined

@@ -34,6 +34,7 @@ export interface Choice {
  */
 export async function subjectDigest(policy: Policy): Promise<string> {
   const { tenantId, userId, keyId } = policy.subject
+  if (userId === null && keyId === null) throw new Error('a caller who is neither key nor user')
   return sha256(JSON.stringify([tenantId, userId === null ? 'key' : 'user', userId ?? keyId]))
 }
 
@@ -117,7 +118,7 @@ export async function chooseTarget(
     const target = chooseMix(policy, mix, now)
     return target && { model: name, target, grantId: target.parts[0].grantId, arm: null, exposure: null }
   }
-  const model = policy.models.find((candidate) => candidate.name === name)
+  const model = policy.registry.models.get(name)
   if (model === undefined) return undefined
   if (model.serves.kind === 'target') {
     return choose(policy, model, model.serves.target, now, { arm: null, exposure: null })

@@ -24,7 +24,7 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
     base: target.baseDigest,
     adapter: target.kind === 'mix' ? claimedAdapter(target) : target.kind === 'adapter' ? target.digest : null,
     model: choice.model,
-    maxTokens: policy.maxTokens,
+    maxTokens: policy.registry.maxTokens,
   })
   const now = world.now()
   if (claims.model !== request.model.name || !mayDispatch(policy, claims, now)) {
@@ -34,7 +34,7 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
   const { adapter } = claims
   // An adapter keeps to one backend, where it is resident, and so does a mix; bare-base requests spread.
   const backends = orderByAffinity(
-    policy.backends.filter((backend) => backend.baseDigest === claims.base),
+    policy.registry.backends.get(claims.base) ?? [],
     adapter === null ? requestId : typeof adapter === 'string' ? adapter : JSON.stringify(adapter),
   )
   const { path, body, stream } = request

@@ -18,22 +18,27 @@ interface ModelObject {
 const controlOf = (model: Model): Target | undefined =>
   model.serves.kind === 'target' ? model.serves.target : model.serves.experiment.arms[0]?.target
 
+/** What may be used but not listed is used by those who know its name. */
+const isListed = (policy: Policy, target: Target, now: number): boolean =>
+  isGranted(policy, target, now) && isGranted(policy, target, now, 'list')
+
 async function isUsable(c: GatewayContext, policy: Policy, model: Model, now: number): Promise<boolean> {
-  if (model.serves.kind === 'target') return isGranted(policy, model.serves.target, now)
+  if (model.serves.kind === 'target') return isListed(policy, model.serves.target, now)
   const { experiment } = model.serves
   const control = experiment.arms[0]
-  if (control && isGranted(policy, control.target, now)) return true
+  if (control && isListed(policy, control.target, now)) return true
   if (!experiment.running || !experiment.arms.some((arm) => isGranted(policy, arm.target, now))) return false
   const subject = await subjectDigest(policy)
   const sticky = await readAssignment(c.get('db'), policy, experiment, subject)
-  return armFor(policy, experiment, sticky ?? bucketArm(experiment, subject).id, now) !== undefined
+  const arm = armFor(policy, experiment, sticky ?? bucketArm(experiment, subject).id, now)
+  return arm !== undefined && isListed(policy, arm.target, now)
 }
 
 async function usableModels(c: GatewayContext): Promise<ModelObject[]> {
   const policy = userPolicy(c)
   const now = c.get('world').now()
   const usable: Model[] = []
-  for (const model of policy.models) if (await isUsable(c, policy, model, now)) usable.push(model)
+  for (const model of policy.registry.models.values()) if (await isUsable(c, policy, model, now)) usable.push(model)
   const isBareBase = (model: Model, digest: string | undefined) =>
     model.serves.kind === 'target' && model.serves.target.kind === 'base' && model.serves.target.baseDigest === digest
   return usable.map((model) => {

@@ -1,81 +1,115 @@
-// Reads a key and everything that decides what it may use, in one D1 round trip.
-import { and, asc, eq, exists, inArray, isNotNull, or, sql } from 'drizzle-orm'
+// Reads a principal and everything that decides what it may use, in one D1 round trip.
+import { and, asc, eq, exists, inArray, isNotNull, or, type SQL, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import {
   adapters,
+  adapterTags,
   arms,
   backends,
   bases,
   compiles,
   experiments,
   grants,
+  groups,
   keys,
   models,
+  policyEpochs,
   roles,
   tenants,
+  userGroups,
   userRoles,
   users,
 } from '../database/schema.ts'
 import type { StoredKey } from '../identity/keys.ts'
-import { adaptersIn, readAdapter } from './merged-adapters.ts'
-import type { Experiment, Model, Policy } from './policy.ts'
-import type { Grant, Target } from './resolve-grants.ts'
+import { indexGrants, readGrant } from './index-grants.ts'
+import type { Policy, Registry } from './policy.ts'
+import { readRegistry } from './read-registry.ts'
 
 export interface KeyRecord extends StoredKey {
   readonly class: 'user' | 'admin'
-  /** Not disabled, nor its user, nor its tenant; not expired. */
-  readonly live: boolean
+  /** Neither it nor its user nor its tenant is disabled. */
+  readonly enabled: boolean
+  readonly expiresAt: number | null
 }
+
+/** Good at this moment: a record may have been read a while ago. */
+export const isLive = ({ enabled, expiresAt }: KeyRecord, now: number): boolean =>
+  enabled && (expiresAt === null || now < expiresAt)
 
 type KeyRow = typeof keys.$inferSelect
 
-function readKey(row: KeyRow, ownersLive: boolean, now: number): KeyRecord {
-  const { id, mac, pepperVersion, last4 } = row
-  const live = ownersLive && !row.disabled && (row.expiresAt === null || now < row.expiresAt)
-  return { id, class: row.class, mac, pepperVersion, last4, live }
+function readKey(row: KeyRow, ownersEnabled: boolean): KeyRecord {
+  const { id, mac, pepperVersion, last4, previousMac, previousPepperVersion, previousUntil, expiresAt } = row
+  const previous =
+    previousMac === null || previousPepperVersion === null || previousUntil === null
+      ? null
+      : { mac: previousMac, pepperVersion: previousPepperVersion, until: previousUntil }
+  const enabled = ownersEnabled && !row.disabled
+  return { id, class: row.class, mac, pepperVersion, last4, previous, enabled, expiresAt }
 }
 
 /** For the admin plane. A user key is recognised as one, but its owners are not looked at: it opens nothing there. */
-export async function loadAdminKey(db: DrizzleD1Database, keyId: string, now: number): Promise<KeyRecord | undefined> {
+export async function loadAdminKey(db: DrizzleD1Database, keyId: string): Promise<KeyRecord | undefined> {
   const [row] = await db.select().from(keys).where(eq(keys.id, keyId))
-  return row && readKey(row, true, now)
+  return row && readKey(row, true)
 }
 
-type GrantRow = typeof grants.$inferSelect
+/** Who asks: a key by its id, or a user of a tenant whose issuer has vouched for him and his groups. */
+export type Caller =
+  | { readonly kind: 'key'; readonly keyId: string }
+  | {
+      readonly kind: 'user'
+      readonly tenantId: string
+      readonly userId: string
+      /** As the token says; those of the registry are added. */
+      readonly groups: readonly string[]
+    }
 
-function readGrant(row: GrantRow): Grant {
-  const principalId = row.keyId ?? row.userId ?? row.roleId
-  const principal: Grant['principal'] | null =
-    row.principalKind === 'tenant'
-      ? { kind: 'tenant' }
-      : principalId === null
-        ? null
-        : { kind: row.principalKind, id: principalId }
-  const resource: Grant['resource'] | null =
-    row.adapterId !== null
-      ? { kind: 'adapter', id: row.adapterId }
-      : row.baseDigest !== null
-        ? { kind: 'base', digest: row.baseDigest }
-        : null
-  if (principal === null || resource === null) throw new Error('a grant row names no principal or no resource')
-  const { tenantId, id, effect, startsAt, endsAt } = row
-  return { tenantId, id, effect, principal, resource, startsAt, endsAt }
+export interface Loaded {
+  /** Null: the caller came without a key. */
+  readonly key: KeyRecord | null
+  /** Null: an admin key, or a caller whose tenant or user is gone or disabled. */
+  readonly policy: Policy | null
+  readonly tenantId: string | null
+  /** Of all tenants, when it was read. */
+  readonly epoch: number
+  /** Names the state of the registry that the policy shares. */
+  readonly registryVersion: string
 }
+
+/** Registries that the caller of `loadPolicy` has already, by version: what they hold is not read again. */
+export type KnownRegistries = ReadonlyMap<string, Registry>
 
 export async function loadPolicy(
   db: DrizzleD1Database,
-  keyId: string,
-  now: number,
-): Promise<{ key: KeyRecord; policy: Policy | null } | undefined> {
-  const tenantId = sql`(select ${keys.tenantId} from ${keys} where ${keys.id} = ${keyId})`
-  const userId = sql`(select ${keys.userId} from ${keys} where ${keys.id} = ${keyId})`
+  caller: Caller,
+  known: KnownRegistries = new Map(),
+): Promise<Loaded | undefined> {
+  const keyId = caller.kind === 'key' ? caller.keyId : null
+  const ofKey = (column: typeof keys.tenantId | typeof keys.userId): SQL =>
+    sql`(select ${column} from ${keys} where ${keys.id} = ${keyId})`
+  const tenantId = caller.kind === 'key' ? ofKey(keys.tenantId) : sql`${caller.tenantId}`
+  const userId = caller.kind === 'key' ? ofKey(keys.userId) : sql`${caller.userId}`
+  const version = sql<string>`(${tenantId} || '@' || (select coalesce(sum(epoch), 0) from ${policyEpochs} where tenant_id = '') || '.' || (select coalesce(sum(epoch), 0) from ${policyEpochs} where tenant_id = ${tenantId}))`
+  const unread = sql`${version} not in (select value from json_each(${JSON.stringify([...known.keys()])}))`
+  const tokenGroups = caller.kind === 'user' ? JSON.stringify(caller.groups) : '[]'
+  const inToken = sql`(select value from json_each(${tokenGroups}))`
   const hasRole = db
     .select({ one: sql`1` })
     .from(userRoles)
     .where(and(eq(userRoles.tenantId, tenantId), eq(userRoles.userId, userId), eq(userRoles.roleId, grants.roleId)))
+  const inGroup = db
+    .select({ one: sql`1` })
+    .from(userGroups)
+    .where(
+      and(eq(userGroups.tenantId, tenantId), eq(userGroups.userId, userId), eq(userGroups.groupId, grants.groupId)),
+    )
   // One table per statement: D1's batch answers with objects, in which equal column names of a join overwrite each other.
-  const rows = await db.batch([
-    db.select().from(keys).where(eq(keys.id, keyId)),
+  const [keyRows, [tenant], [user], roleRows, groupRows, grantRows, [state], ...registryRows] = await db.batch([
+    db
+      .select()
+      .from(keys)
+      .where(keyId === null ? sql`0` : eq(keys.id, keyId)),
     db.select().from(tenants).where(eq(tenants.id, tenantId)),
     db
       .select()
@@ -86,6 +120,24 @@ export async function loadPolicy(
       .from(userRoles)
       .innerJoin(roles, and(eq(roles.tenantId, userRoles.tenantId), eq(roles.id, userRoles.roleId)))
       .where(and(eq(userRoles.tenantId, tenantId), eq(userRoles.userId, userId))),
+    db
+      .select({ id: groups.id, disabled: groups.disabled })
+      .from(groups)
+      .where(
+        and(
+          eq(groups.tenantId, tenantId),
+          or(
+            inArray(groups.id, inToken),
+            inArray(
+              groups.id,
+              db
+                .select({ id: userGroups.groupId })
+                .from(userGroups)
+                .where(and(eq(userGroups.tenantId, tenantId), eq(userGroups.userId, userId))),
+            ),
+          ),
+        ),
+      ),
     // Only what could apply to this principal; who it applies to is decided again in resolve-grants.ts.
     db
       .select()
@@ -95,28 +147,51 @@ export async function loadPolicy(
           eq(grants.tenantId, tenantId),
           or(
             eq(grants.principalKind, 'tenant'),
-            eq(grants.keyId, keyId),
+            keyId === null ? undefined : eq(grants.keyId, keyId),
             eq(grants.userId, userId),
             and(eq(grants.principalKind, 'role'), exists(hasRole)),
+            and(eq(grants.principalKind, 'group'), or(inArray(grants.groupId, inToken), exists(inGroup))),
           ),
         ),
       ),
+    db.select({ version, epoch: sql<number>`coalesce(max(${policyEpochs.epoch}), 0)` }).from(policyEpochs),
     db
       .select()
       .from(models)
-      .where(and(eq(models.tenantId, tenantId), eq(models.disabled, false)))
+      .where(and(eq(models.tenantId, tenantId), eq(models.disabled, false), unread))
       .orderBy(asc(models.name)),
-    db.select().from(adapters).where(eq(adapters.tenantId, tenantId)),
-    db.select().from(experiments).where(eq(experiments.tenantId, tenantId)),
-    db.select().from(arms).where(eq(arms.tenantId, tenantId)).orderBy(asc(arms.position)),
-    db.select().from(bases).where(eq(bases.disabled, false)),
-    db.select().from(backends).where(eq(backends.enabled, true)),
+    db
+      .select()
+      .from(adapters)
+      .where(and(eq(adapters.tenantId, tenantId), unread)),
+    db
+      .select()
+      .from(adapterTags)
+      .where(and(eq(adapterTags.tenantId, tenantId), unread)),
+    db
+      .select()
+      .from(experiments)
+      .where(and(eq(experiments.tenantId, tenantId), unread)),
+    db
+      .select()
+      .from(arms)
+      .where(and(eq(arms.tenantId, tenantId), unread))
+      .orderBy(asc(arms.position)),
+    db
+      .select()
+      .from(bases)
+      .where(and(eq(bases.disabled, false), unread)),
+    db
+      .select()
+      .from(backends)
+      .where(and(eq(backends.enabled, true), unread)),
     // Merges of this tenant, and of others into a base that this tenant runs on.
     db
       .select({ tenantId: compiles.tenantId, artifact: compiles.artifact, parents: compiles.parents })
       .from(compiles)
       .where(
         and(
+          unread,
           isNotNull(compiles.artifact),
           or(
             eq(compiles.tenantId, tenantId),
@@ -130,55 +205,35 @@ export async function loadPolicy(
         ),
       ),
   ])
-  const [[keyRow], [tenant], [user], roleRows, grantRows, modelRows, adapterRows, ...others] = rows
-  const [experimentRows, armRows, baseRows, backendRows, mergeRows] = others
-  if (keyRow === undefined) return undefined
-  const ownersLive =
-    keyRow.class === 'admin' || (tenant?.disabled === false && (keyRow.userId === null || user?.disabled === false))
-  const key = readKey(keyRow, ownersLive, now)
-  if (key.class !== 'user' || tenant === undefined) return { key, policy: null }
-
-  const enabledBases = new Set(baseRows.map((base) => base.digest))
-  const adapterById = new Map(adapterRows.map((adapter) => [adapter.id, adapter]))
-  const madeOf = adaptersIn(tenant.id, mergeRows, adapterRows, enabledBases)
-  const readTarget = (row: { adapterId: string | null; baseDigest: string | null }): Target => {
-    if (row.adapterId === null && row.baseDigest !== null) {
-      const { baseDigest } = row
-      return { kind: 'base', baseDigest, enabled: enabledBases.has(baseDigest), ...madeOf(baseDigest) }
-    }
-    const adapter = adapterById.get(row.adapterId ?? '')
-    if (adapter === undefined) throw new Error('a model or arm row names no target')
-    return { ...readAdapter(adapter, enabledBases), ...madeOf(adapter.baseDigest) }
+  const [keyRow] = keyRows
+  if (keyId !== null && keyRow === undefined) return undefined
+  const registryVersion = state?.version ?? ''
+  const epoch = state?.epoch ?? 0
+  // A user of an issuer need not be in the registry; one that is there and disabled is out.
+  const userEnabled =
+    keyRow === undefined || keyRow.userId === null ? user?.disabled !== true : user?.disabled === false
+  const ownersEnabled = keyRow?.class === 'admin' || (tenant?.disabled === false && userEnabled)
+  const key = keyRow === undefined ? null : readKey(keyRow, ownersEnabled)
+  const shared = { key, tenantId: tenant?.id ?? null, epoch, registryVersion }
+  if (key?.class === 'admin' || tenant === undefined || (key === null && !ownersEnabled)) {
+    return { ...shared, policy: null }
   }
-  const readExperiment = (id: string): Experiment => {
-    const row = experimentRows.find((experiment) => experiment.id === id)
-    if (row === undefined) throw new Error('a model row names no experiment')
-    const { seed, bucketVersion, status } = row
-    const own = armRows.filter((arm) => arm.experimentId === id)
-    const read = own.map((arm) => ({ id: arm.id, weight: arm.weight, target: readTarget(arm) }))
-    return { id, seed, bucketVersion, running: status === 'running', arms: read }
-  }
-  const readModel = (row: (typeof modelRows)[number]): Model => ({
-    name: row.name,
-    createdAt: row.createdAt,
-    serves:
-      row.experimentId !== null
-        ? { kind: 'experiment', experiment: readExperiment(row.experimentId) }
-        : { kind: 'target', target: readTarget(row) },
-  })
+  const read = () => readRegistry({ id: tenant.id, maxTokens: tenant.maxTokens }, registryRows)
+  const enabledOnly = (rows: readonly { id: string; disabled: boolean }[]) =>
+    rows.map(({ id, disabled }) => ({ id, enabled: !disabled }))
   return {
-    key,
+    ...shared,
     policy: {
       subject: {
         tenantId: tenant.id,
         keyId,
-        userId: keyRow.userId,
-        roles: roleRows.map((role) => ({ id: role.id, enabled: !role.disabled })),
+        userId: caller.kind === 'user' ? caller.userId : (keyRow?.userId ?? null),
+        groups: enabledOnly(groupRows),
+        roles: enabledOnly(roleRows),
+        scopes: keyRow?.scopes ?? null,
       },
-      maxTokens: tenant.maxTokens,
-      grants: grantRows.map(readGrant),
-      models: modelRows.map(readModel),
-      backends: backendRows.map(({ id, url, baseDigest }) => ({ id, url, baseDigest })),
+      grantsAbout: indexGrants(grantRows.map(readGrant)),
+      registry: known.get(registryVersion) ?? read(),
     },
   }
 }

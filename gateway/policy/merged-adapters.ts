@@ -11,9 +11,14 @@ interface MergeRow {
   readonly parents: readonly CompileParent[]
 }
 
-export function readAdapter(row: AdapterRow, enabledBases: ReadonlySet<string>): AdapterTarget {
+export function readAdapter(
+  row: AdapterRow,
+  tags: readonly string[],
+  enabledBases: ReadonlySet<string>,
+): AdapterTarget {
   const { tenantId, id, digest, baseDigest, disabled } = row
-  return { kind: 'adapter', tenantId, id, digest, baseDigest, enabled: !disabled && enabledBases.has(baseDigest) }
+  const enabled = !disabled && enabledBases.has(baseDigest)
+  return { kind: 'adapter', tenantId, id, digest, baseDigest, enabled, tags }
 }
 
 /**
@@ -24,24 +29,22 @@ export function readAdapter(row: AdapterRow, enabledBases: ReadonlySet<string>):
 export function adaptersIn(
   tenantId: string,
   merges: readonly MergeRow[],
-  adapterRows: readonly AdapterRow[],
-  enabledBases: ReadonlySet<string>,
+  own: ReadonlyMap<string, AdapterTarget>,
 ): (baseDigest: string) => { readonly madeOf?: readonly AdapterTarget[] } {
   const known = new Map<string, readonly AdapterTarget[]>()
-  const own = new Map(adapterRows.map((row) => [row.id, row]))
   const find = (baseDigest: string): readonly AdapterTarget[] => {
     const before = known.get(baseDigest)
     if (before !== undefined) return before
     const results = merges.filter(({ artifact }) => artifact === baseDigest)
-    const ours = results.filter((merge) => merge.tenantId === tenantId)
+    const ownResults = results.filter((merge) => merge.tenantId === tenantId)
     const found = new Map<string, AdapterTarget>()
-    for (const merge of ours.length > 0 ? ours : results) {
+    for (const merge of ownResults.length > 0 ? ownResults : results) {
       for (const parent of merge.parents) {
-        const row = merge.tenantId === tenantId ? own.get(parent.adapter) : undefined
-        const adapter = row === undefined ? absent(merge.tenantId, parent) : readAdapter(row, enabledBases)
+        const ours = merge.tenantId === tenantId ? own.get(parent.adapter) : undefined
+        const adapter = ours ?? absent(merge.tenantId, parent)
         found.set(`${merge.tenantId}/${adapter.id}`, adapter)
-        if (row !== undefined) {
-          for (const ancestor of find(row.baseDigest)) found.set(`${ancestor.tenantId}/${ancestor.id}`, ancestor)
+        if (ours !== undefined) {
+          for (const ancestor of find(ours.baseDigest)) found.set(`${ancestor.tenantId}/${ancestor.id}`, ancestor)
         }
       }
     }
@@ -57,5 +60,5 @@ export function adaptersIn(
 
 /** Not among this tenant's adapters: it may not be used, whatever else is said. */
 function absent(tenantId: string, { adapter: id, digest }: CompileParent): AdapterTarget {
-  return { kind: 'adapter', tenantId, id, digest, baseDigest: '', enabled: false }
+  return { kind: 'adapter', tenantId, id, digest, baseDigest: '', enabled: false, tags: [] }
 }

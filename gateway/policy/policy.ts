@@ -1,7 +1,8 @@
 // What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
 import type { Capability } from '../../gpu-backend/contract.ts'
 import { parseModel } from '../infer/parse-model.ts'
-import type { Decision, Grant, Subject, Target } from './resolve-grants.ts'
+import type { Action } from './actions.ts'
+import type { Decision, GrantsAbout, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
 
 export interface Arm {
@@ -33,22 +34,28 @@ export interface Backend {
   readonly baseDigest: string
 }
 
+/** What a tenant has, whoever asks; shared by the policies of all its principals. */
+export interface Registry {
+  readonly tenantId: string
+  readonly maxTokens: number
+  /** Enabled models of the tenant, granted or not, by public name and in its order. */
+  readonly models: ReadonlyMap<string, Model>
+  /** Enabled backends by the digest of their base. */
+  readonly backends: ReadonlyMap<string, readonly Backend[]>
+}
+
 export interface Policy {
   readonly subject: Subject
-  readonly maxTokens: number
-  readonly grants: readonly Grant[]
-  /** Enabled models of the tenant, granted or not. */
-  readonly models: readonly Model[]
-  /** Enabled backends. */
-  readonly backends: readonly Backend[]
+  readonly grantsAbout: GrantsAbout
+  readonly registry: Registry
 }
 
-export function decide(policy: Policy, target: Target, now: number): Decision {
-  return resolveGrants(policy.subject, policy.grants, target, now)
+export function decide(policy: Policy, target: Target, now: number, action: Action = 'infer'): Decision {
+  return resolveGrants(policy.subject, policy.grantsAbout, target, action, now)
 }
 
-export function isGranted(policy: Policy, target: Target, now: number): boolean {
-  return decide(policy, target, now).allowed
+export function isGranted(policy: Policy, target: Target, now: number, action: Action = 'infer'): boolean {
+  return decide(policy, target, now, action).allowed
 }
 
 /** Every target that some enabled model leads to. */
@@ -72,7 +79,10 @@ export function mayDispatch(
   // A mix is of adapters, and only a mix is of several.
   if (mix === null ? wanted.length !== 1 || adapter !== wanted[0] : wanted.length === 0 || adapter === null)
     return false
-  const targets = policy.models.filter((model) => names.includes(model.name)).flatMap(targetsOf)
+  const targets = names.flatMap((name) => {
+    const model = policy.registry.models.get(name)
+    return model === undefined ? [] : targetsOf(model)
+  })
   return wanted.every((digest) =>
     targets.some(
       (target) =>

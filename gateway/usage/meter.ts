@@ -40,11 +40,12 @@ export async function openMeter(
 ): Promise<Meter> {
   const createdAt = now()
   const { target, arm, exposure } = choice
-  const { tenantId, keyId } = policy.subject
+  const { tenantId, keyId, userId } = policy.subject
   const decision = {
     requestId,
     tenantId,
     keyId,
+    userId,
     model: choice.model,
     baseDigest: target.baseDigest,
     adapterId: target.kind === 'adapter' ? target.id : null,

@@ -176,15 +176,16 @@ describe('the database', () => {
   })
 
   it('refuses a grant whose principal is left open, and a model that leads nowhere or to two places', async () => {
-    const grant = (kind: string, user: string | null) =>
+    const grant = (kind: string, user: string | null, actions = '["infer"]') =>
       env.DB.prepare(
-        "INSERT INTO grants (tenant_id, id, effect, principal_kind, user_id, base_digest, created_at) VALUES ('acme', 'z', 'allow', ?, ?, ?, 0)",
+        "INSERT INTO grants (tenant_id, id, effect, actions, principal_kind, user_id, base_digest, created_at) VALUES ('acme', 'z', 'allow', ?, ?, ?, ?, 0)",
       )
-        .bind(kind, user, BASE)
+        .bind(actions, kind, user, BASE)
         .run()
     await expect(grant('user', null)).rejects.toThrow('CHECK')
     await expect(grant('tenant', 'ada')).rejects.toThrow('CHECK')
     await expect(grant('key', 'ada')).rejects.toThrow('CHECK')
+    await expect(grant('user', 'ada', '[]')).rejects.toThrow('CHECK')
     const model = (adapterId: string | null, baseDigest: string | null) =>
       env.DB.prepare("INSERT INTO models VALUES ('acme', 'm', ?, ?, NULL, 0, 0)").bind(adapterId, baseDigest).run()
     await expect(model(null, null)).rejects.toThrow('CHECK')

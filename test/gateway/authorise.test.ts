@@ -173,14 +173,16 @@ describe('what a key may use', () => {
   })
 
   it('is loaded with equal column names of different tables kept apart', async () => {
-    const loaded = await loadPolicy(drizzle(env.DB), ada.id, NOW)
+    const loaded = await loadPolicy(drizzle(env.DB), { kind: 'key', keyId: ada.id })
     expect(loaded?.policy?.subject).toEqual({
       tenantId: 'acme',
       keyId: ada.id,
       userId: 'ada',
+      groups: [],
       roles: [{ id: 'staff', enabled: true }],
+      scopes: null,
     })
-    const red = loaded?.policy?.models.find((model) => model.name === 'red')
+    const red = loaded?.policy?.registry.models.get('red')
     expect(red?.serves).toMatchObject({
       target: { tenantId: 'acme', id: 'red', digest: digest('1'), baseDigest: BASE },
     })

@@ -19,6 +19,8 @@ describe('migrations', () => {
       '0001_write-once.sql',
       '0002_compiles.sql',
       '0003_mixed_usage.sql',
+      '0004_authorisation.sql',
+      '0005_policy-epoch.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { parseModel } from '../../gateway/infer/parse-model.ts'
-import { mayDispatch, type Policy } from '../../gateway/policy/policy.ts'
+import { type Model, mayDispatch, type Policy } from '../../gateway/policy/policy.ts'
 import { type Capability, MAX_MIX_PARTS } from '../../gpu-backend/contract.ts'
 import { adapter, allow, BASE, base, createHouse, deny, digest, type House, seed, toTenant } from './house.ts'
 
@@ -208,25 +208,32 @@ describe('the last question before dispatch', () => {
     digest: digest(id),
     baseDigest: BASE,
     enabled: true,
+    tags: [],
   })
   const policy: Policy = {
-    subject: { tenantId: 'acme', keyId: 'k', userId: null, roles: [] },
-    maxTokens: 1,
-    backends: [],
-    models: ['1', '2', '3'].map((id) => ({
-      name: `m${id}`,
-      createdAt: 0,
-      serves: { kind: 'target' as const, target: target(id) },
-    })),
-    grants: ['1', '2'].map((id) => ({
+    subject: { tenantId: 'acme', keyId: 'k', userId: null, groups: [], roles: [], scopes: null },
+    registry: {
       tenantId: 'acme',
-      id,
-      effect: 'allow' as const,
-      principal: { kind: 'tenant' as const },
-      resource: { kind: 'adapter' as const, id },
-      startsAt: null,
-      endsAt: null,
-    })),
+      maxTokens: 1,
+      backends: new Map(),
+      models: new Map(
+        ['1', '2', '3'].map((id): [string, Model] => [
+          `m${id}`,
+          { name: `m${id}`, createdAt: 0, serves: { kind: 'target', target: target(id) } },
+        ]),
+      ),
+    },
+    grantsAbout: () =>
+      ['1', '2'].map((id) => ({
+        tenantId: 'acme',
+        id,
+        effect: 'allow' as const,
+        actions: ['infer' as const],
+        principal: { kind: 'tenant' as const },
+        resource: { kind: 'adapter' as const, id },
+        startsAt: null,
+        endsAt: null,
+      })),
   }
   const ask = (model: string, ids: readonly string[]) =>
     mayDispatch(policy, { model, base: BASE, adapter: ids.map((id) => ({ digest: digest(id), weight: 0.5 })) }, 0)

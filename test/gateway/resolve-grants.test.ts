@@ -1,35 +1,53 @@
 // The decision as a pure function: properties that hold for all grants, then the rules one by one.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { type Grant, resolveGrants, type Subject, type Target } from '../../gateway/policy/resolve-grants.ts'
+import { ACTIONS, type Action } from '../../gateway/policy/actions.ts'
+import { indexGrants } from '../../gateway/policy/index-grants.ts'
+import {
+  type Decision,
+  type Grant,
+  resolveGrants as resolveAbout,
+  type Subject,
+  type Target,
+} from '../../gateway/policy/resolve-grants.ts'
 
 const NOW = 1000
 const tenant = fc.constantFrom('acme', 'zeta')
 const baseDigest = fc.constantFrom('base-a', 'base-b')
 const id = fc.constantFrom('x', 'y', 'z')
+const tag = fc.constantFrom('hr', 'beta')
+const tags = fc.uniqueArray(tag)
 const time = fc.option(fc.integer({ min: NOW - 3, max: NOW + 3 }))
 
 const grantArb: fc.Arbitrary<Grant> = fc.record({
   tenantId: tenant,
   id: fc.string({ minLength: 1, maxLength: 3 }),
   effect: fc.constantFrom('allow' as const, 'deny' as const),
+  actions: fc.uniqueArray(fc.constantFrom(...ACTIONS), { minLength: 1 }),
   principal: fc.oneof(
     fc.constant({ kind: 'tenant' as const }),
-    fc.record({ kind: fc.constantFrom('key' as const, 'user' as const, 'role' as const), id }),
+    fc.record({ kind: fc.constantFrom('key' as const, 'user' as const, 'group' as const, 'role' as const), id }),
   ),
   resource: fc.oneof(
     fc.record({ kind: fc.constant('adapter' as const), id }),
+    fc.record({ kind: fc.constant('tag' as const), tag }),
     fc.record({ kind: fc.constant('base' as const), digest: baseDigest }),
   ),
   startsAt: time,
   endsAt: time,
 })
 const grantsArb = fc.array(grantArb, { maxLength: 12 })
+const memberships = fc.uniqueArray(fc.record({ id, enabled: fc.boolean() }), {
+  selector: (one) => one.id,
+  maxLength: 3,
+})
 const subjectArb: fc.Arbitrary<Subject> = fc.record({
   tenantId: tenant,
-  keyId: id,
+  keyId: fc.option(id),
   userId: fc.option(id),
-  roles: fc.uniqueArray(fc.record({ id, enabled: fc.boolean() }), { selector: (role) => role.id, maxLength: 3 }),
+  groups: memberships,
+  roles: memberships,
+  scopes: fc.option(fc.uniqueArray(fc.constantFrom(...ACTIONS)), { freq: 3 }),
 })
 const targetArb: fc.Arbitrary<Target> = fc.oneof(
   fc.record({
@@ -39,9 +57,18 @@ const targetArb: fc.Arbitrary<Target> = fc.oneof(
     digest: id,
     baseDigest,
     enabled: fc.boolean(),
+    tags,
   }),
   fc.record({ kind: fc.constant('base' as const), baseDigest, enabled: fc.boolean() }),
 )
+/** Over all grants as they are; that an index of them gives the same is a property below. */
+const resolveGrants = (
+  subject: Subject,
+  grants: readonly Grant[],
+  target: Target,
+  now: number,
+  action: Action = 'infer',
+): Decision => resolveAbout(subject, () => grants, target, action, now)
 const allowed = (subject: Subject, grants: readonly Grant[], target: Target) =>
   resolveGrants(subject, grants, target, NOW).allowed
 
@@ -100,10 +127,11 @@ describe('the decision (invariant 6)', () => {
     )
   })
 
-  it('never adds access when a role, or the target, is disabled', () => {
+  it('never adds access when a role, a group, or the target, is disabled', () => {
     fc.assert(
       fc.property(subjectArb, grantsArb, targetArb, (subject, grants, target) => {
-        const off = { ...subject, roles: subject.roles.map((role) => ({ ...role, enabled: false })) }
+        const disabled = (all: Subject['roles']) => all.map((one) => ({ ...one, enabled: false }))
+        const off = { ...subject, roles: disabled(subject.roles), groups: disabled(subject.groups) }
         expect(allowed(subject, grants, { ...target, enabled: false })).toBe(false)
         return !allowed(off, grants, target) || allowed(subject, grants, target)
       }),
@@ -116,20 +144,76 @@ describe('the decision (invariant 6)', () => {
         const decision = resolveGrants(subject, grants, target, NOW)
         if (!decision.allowed) return
         const named = grants.filter((grant) => grant.id === decision.grantId && grant.effect === 'allow')
-        expect(named.some((grant) => grant.resource.kind === target.kind)).toBe(true)
+        const kinds = target.kind === 'base' ? ['base'] : ['adapter', 'tag']
+        expect(named.some((grant) => kinds.includes(grant.resource.kind))).toBe(true)
       }),
     )
   })
 })
 
+describe('acts, scopes and the index', () => {
+  const action = fc.constantFrom(...ACTIONS)
+
+  it('is about one act: grants of other acts change nothing', () => {
+    fc.assert(
+      fc.property(subjectArb, grantsArb, targetArb, action, (subject, grants, target, act) => {
+        const about = grants.filter(({ actions }) => actions.includes(act))
+        expect(resolveGrants(subject, about, target, NOW, act)).toEqual(
+          resolveGrants(subject, grants, target, NOW, act),
+        )
+      }),
+    )
+  })
+
+  it('takes away and never adds where a credential has scopes', () => {
+    fc.assert(
+      fc.property(subjectArb, grantsArb, targetArb, action, (subject, grants, target, act) => {
+        const bare = resolveGrants({ ...subject, scopes: null }, grants, target, NOW, act)
+        const scoped = resolveGrants({ ...subject, scopes: ACTIONS.filter((a) => a !== act) }, grants, target, NOW, act)
+        expect(scoped).toEqual(bare.allowed ? { allowed: false, reason: 'out-of-scope' } : bare)
+        expect(resolveGrants({ ...subject, scopes: [act] }, grants, target, NOW, act)).toEqual(bare)
+      }),
+    )
+  })
+
+  it('decides over an index of the grants as over all of them', () => {
+    let met = 0
+    fc.assert(
+      fc.property(subjectArb, grantsArb, targetArb, action, (subject, grants, target, act) => {
+        const found = resolveAbout(subject, indexGrants(grants), target, act, NOW)
+        if (found.allowed) met += 1
+        expect(found).toEqual(resolveGrants(subject, grants, target, NOW, act))
+      }),
+      { numRuns: 3_000 },
+    )
+    expect(met).toBeGreaterThan(20)
+  })
+})
+
 describe('the decision, case by case', () => {
-  const subject: Subject = { tenantId: 'acme', keyId: 'k', userId: 'u', roles: [{ id: 'r', enabled: true }] }
-  const adapter: Target = { kind: 'adapter', tenantId: 'acme', id: 'x', digest: 'd', baseDigest: 'b', enabled: true }
+  const subject: Subject = {
+    tenantId: 'acme',
+    keyId: 'k',
+    userId: 'u',
+    groups: [{ id: 'g', enabled: true }],
+    roles: [{ id: 'r', enabled: true }],
+    scopes: null,
+  }
+  const adapter: Target = {
+    kind: 'adapter',
+    tenantId: 'acme',
+    id: 'x',
+    digest: 'd',
+    baseDigest: 'b',
+    enabled: true,
+    tags: ['hr'],
+  }
   const bare: Target = { kind: 'base', baseDigest: 'b', enabled: true }
   const grant = (more: Partial<Grant>): Grant => ({
     tenantId: 'acme',
     id: 'g',
     effect: 'allow',
+    actions: ['infer'],
     principal: { kind: 'tenant' },
     resource: { kind: 'adapter', id: 'x' },
     startsAt: null,
@@ -138,10 +222,11 @@ describe('the decision, case by case', () => {
   })
   const base = { kind: 'base', digest: 'b' } as const
 
-  it('reaches the principal by key, user, role and tenant', () => {
+  it('reaches the principal by key, user, group, role and tenant', () => {
     for (const principal of [
       { kind: 'key', id: 'k' },
       { kind: 'user', id: 'u' },
+      { kind: 'group', id: 'g' },
       { kind: 'role', id: 'r' },
       { kind: 'tenant' },
     ] as const) {
@@ -172,6 +257,15 @@ describe('the decision, case by case', () => {
     })
   })
 
+  it('names by a tag the adapters that have it, and no base', () => {
+    const hr = grant({ resource: { kind: 'tag', tag: 'hr' } })
+    expect(allowed(subject, [hr], adapter)).toBe(true)
+    expect(allowed(subject, [hr], { ...adapter, tags: [] })).toBe(false)
+    expect(allowed(subject, [hr], bare)).toBe(false)
+    const no = { ...hr, id: 'no', effect: 'deny' as const }
+    expect(resolveGrants(subject, [grant({}), no], adapter, NOW)).toMatchObject({ reason: 'denied', grantId: 'no' })
+  })
+
   it('opens at startsAt and closes at endsAt', () => {
     const windowed = [grant({ startsAt: 10, endsAt: 20 })]
     expect([9, 10, 19, 20].map((now) => resolveGrants(subject, windowed, adapter, now).allowed)).toEqual([
@@ -198,6 +292,7 @@ describe('a target that adapters are merged into', () => {
     digest: id,
     baseDigest,
     enabled: fc.boolean(),
+    tags,
   })
   const mergedArb = fc.record({ target: targetArb, madeOf: fc.array(parentArb, { minLength: 1, maxLength: 3 }) })
 
@@ -212,6 +307,7 @@ describe('a target that adapters are merged into', () => {
             tenantId: subject.tenantId,
             id: 'all',
             effect: 'allow',
+            actions: ['infer'],
             principal: { kind: 'tenant' },
             resource:
               one.kind === 'adapter' ? { kind: 'adapter', id: one.id } : { kind: 'base', digest: one.baseDigest },

@@ -3,6 +3,7 @@ import { env } from 'cloudflare:workers'
 import { DrizzleQueryError } from 'drizzle-orm/errors'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { errorFields, log } from '../../gateway/log.ts'
+import { FRESH_MS } from '../../gateway/policy/policy-cache.ts'
 import { adapter, allow, createHouse, type House, seed, toTenant } from './house.ts'
 
 describe('secrets (invariant 9)', () => {
@@ -71,22 +72,24 @@ describe('secrets (invariant 9)', () => {
     expect(JSON.stringify(fields)).not.toContain('secret_column')
   })
 
-  it('make a database failure a 500 that says nothing', async () => {
+  it('make a database failure a 503 that says nothing', async () => {
     const broken = {
       ...env,
       DB: {
-        prepare: (sql: string) => env.DB.prepare(sql.replace('from "keys"', 'from "no_such_table"')),
+        prepare: (sql: string) => env.DB.prepare(sql.replace(/from "(?:keys|policy_epochs)"/, 'from "no_such_table"')),
         batch: (statements: D1PreparedStatement[]) => env.DB.batch(statements),
       },
     }
+    // What was read a moment ago is not believed any longer.
+    house.clock.now += FRESH_MS
     for (const [path, credential] of [
       ['/v1/models', key.key],
       ['/admin/tenants', house.adminKey],
     ] as const) {
       const reply = await house.call('GET', path, credential, undefined, broken)
       expect([reply.status, reply.text]).toEqual([
-        500,
-        '{"error":{"message":"Internal error.","type":"api_error","param":null,"code":"internal_error"}}',
+        503,
+        '{"error":{"message":"The gateway cannot decide now. Try again.","type":"api_error","param":null,"code":"database_unavailable"}}',
       ])
     }
     expect(house.logged().join('\n')).not.toContain('no_such_table')

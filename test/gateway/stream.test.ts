@@ -132,8 +132,8 @@ describe('a stream', () => {
 describe('the usage row', () => {
   const open = async (requestId: string) => {
     const db = drizzle(env.DB)
-    const policy = (await loadPolicy(db, key.id, NOW))?.policy
-    const model = policy?.models.find((candidate) => candidate.name === 'red')
+    const policy = (await loadPolicy(db, { kind: 'key', keyId: key.id }))?.policy
+    const model = policy?.registry.models.get('red')
     if (!policy || model?.serves.kind !== 'target') throw new Error('not seeded')
     const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null }
     return openMeter(db, policy, choice, requestId, () => NOW)
