@@ -50,6 +50,20 @@ function program(): Command {
     .option('--new-admin-key', 'print a new admin key, shown this once, and end')
     .action(async (options) => (await import('./gateway/gateway.ts')).gatewayCommand(options))
 
+  sidepath
+    .command('can')
+    .description('may this key use that model or mix, and which grant says so? Exit 0: yes, 3: no')
+    .argument('<key>', 'a key, or its id')
+    .argument('<model>', 'a public model name, or a mix')
+    .option(
+      '--gateway <url>',
+      'address of the gateway; SIDEPATH_ADMIN_KEY is an admin key of it',
+      'http://127.0.0.1:8787',
+    )
+    .option('--action <action>', 'infer, list, train, merge, promote or admin', 'infer')
+    .option('--json', 'print the whole explanation')
+    .action(async (key, model, options) => (await import('./can.ts')).canCommand(key, model, options))
+
   quantiseOptions(sidepath.command('compile'))
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',

@@ -26,8 +26,10 @@ afterEach(() => {
 })
 afterAll(() => rm(folder, { recursive: true }))
 
-function start(args: readonly string[], secrets: object = SECRETS) {
-  const child = spawn(process.execPath, ['cli/bin.js', 'gateway', ...args], { env: { ...process.env, ...secrets } })
+const start = (args: readonly string[], secrets: object = SECRETS) => run('gateway', args, secrets)
+
+function run(verb: string, args: readonly string[], secrets: object) {
+  const child = spawn(process.execPath, ['cli/bin.js', verb, ...args], { env: { ...process.env, ...secrets } })
   running.push(child)
   let [out, err] = ['', '']
   child.stdout.on('data', (chunk) => (out += chunk))
@@ -143,6 +145,27 @@ describe('sidepath gateway', () => {
     const refused = await call('POST', '/v1/completions', key, { model: 'plain', prompt: 'x' })
     const unknown = await call('POST', '/v1/completions', key, { model: 'nothing', prompt: 'x' })
     expect([refused.status, await refused.text()]).toEqual([404, await unknown.text()])
+
+    // The same question of `sidepath can`, which never shows the key.
+    const can = (args: readonly string[], secrets: object = { SIDEPATH_ADMIN_KEY: admin }) =>
+      run('can', [...args, '--gateway', url], secrets).ended
+    const [yes, no] = [await can([key, 'red']), await can([key.split('_')[2] ?? '', 'plain'])]
+    expect([yes.code, yes.err, no.code, no.err]).toEqual([0, '', 3, ''])
+    expect(yes.out).toMatch(/may infer red[\s\S]+red +red +yes +allowed by grant red/)
+    expect(no.out).toMatch(/may not infer plain[\s\S]+no +not-granted/)
+    expect(yes.out).not.toContain(key)
+    expect((await can([key, 'red', '--action', 'train'])).code).toBe(3)
+    for (const [args, secrets, said] of [
+      [['x', 'red'], undefined, 'is no key and no id of one'],
+      [[key, 'red', '--action', 'fly'], undefined, 'there are infer, list'],
+      [[key, 'red'], { SIDEPATH_ADMIN_KEY: '' }, 'SIDEPATH_ADMIN_KEY is not set'],
+      [[key, 'red'], { SIDEPATH_ADMIN_KEY: key }, 'did not explain'],
+      [['0'.repeat(16), 'red'], undefined, 'knows no user key'],
+    ] as const) {
+      const reply = await can(args, secrets)
+      expect([reply.code, reply.out, reply.err.includes(said)]).toEqual([1, '', true])
+      expect(reply.err).not.toContain(key)
+    }
 
     const leaving = new AbortController()
     const left = await fetch(`${url}/v1/completions`, {
