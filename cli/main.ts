@@ -19,6 +19,7 @@ const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   combine: ['base', 'adapter', 'out'],
   export: ['artifact', 'out'],
   score: ['artifact'],
+  doctor: ['base'],
 }
 
 function program(): Command {
@@ -190,6 +191,21 @@ function program(): Command {
     .addOption(new Option('--token-ids <ids>', 'token ids, separated by commas').argParser(parseTokenIds))
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./score.ts')).scoreCommand(options))
+
+  sidepath
+    .command('doctor <adapter...>')
+    .description('are the ranks of adapters right, what do they share, what did they forget; exit 1 where a gate fails')
+    .option('--base <path>', 'the base that they were trained for: Hugging Face folder or GGUF file')
+    .option('--data <file>', 'text of their task, .txt or .jsonl: losses, and what each rank gains')
+    .option('--general <file>', 'other text, .txt or .jsonl, on which forgetting is measured; a short story without')
+    .option('--tokens <n>', 'tokens of each text to use; 4096 without')
+    .option('--intruders <k>', 'look for intruders among the first k directions of each changed weight')
+    .option('--gate <file>', 'thresholds that the report must meet')
+    .option('--html <file>', 'write the report with plots, one file')
+    .option('--compress-to <target>', 'of one adapter: a rank, or a share of its energy such as 0.99')
+    .option('--out <folder>', 'where the compressed adapter goes')
+    .option('--json', 'print the result as JSON')
+    .action(async (adapters, options) => (await import('./doctor.ts')).doctorCommand(adapters, options))
 
   sidepath
     .command('pull <reference>')

@@ -12,7 +12,10 @@ export interface PeftAdapter extends Ranks {
   /** By path. The delta of each is B·A: the scaling is 1. */
   readonly modules: ReadonlyMap<string, Factors>
   /** How it was made. */
-  readonly recipe: Recipe | { readonly method: 'extract'; readonly rank: number }
+  readonly recipe:
+    | Recipe
+    | { readonly method: 'extract'; readonly rank: number }
+    | { readonly method: 'compress'; readonly to: number; readonly of: 'rank' | 'energy' }
 }
 
 export interface PeftIdentity {
