@@ -1,10 +1,11 @@
 // `sidepath doctor`: are the ranks of adapters right, what do they share, and what did they forget? Exit 1 where a gate fails.
 import { writeFile } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { chooseRanks } from '../compiler/combine/ranks.ts'
 import { writePeft } from '../compiler/combine/write-peft.ts'
 import { type Compressed, compressTo, type Target } from '../compiler/doctor/compress.ts'
-import { diagnose, type ReadAdapter, readForDiagnosis } from '../compiler/doctor/diagnose.ts'
+import { diagnose, MAX_INTRUDERS, type ReadAdapter, readForDiagnosis } from '../compiler/doctor/diagnose.ts'
 import { applyGate, type Gate, type GateResult, parseGate } from '../compiler/doctor/gate.ts'
 import { htmlReport } from '../compiler/doctor/html.ts'
 import type { DoctorReport } from '../compiler/doctor/report.ts'
@@ -34,7 +35,7 @@ export interface DoctorOptions {
 
 const EXIT_FAILED = 1
 /** Written for this purpose and published nowhere else, so that no base has seen it. */
-const GENERAL_TEXT = new URL('./eval-text/heldout.txt', import.meta.url)
+const GENERAL_TEXT = fileURLToPath(new URL('./eval-text/heldout.txt', import.meta.url))
 /** More text than this makes a measurement of minutes. */
 const DEFAULT_TOKENS = 4096
 const MAX_TOKENS = 1_000_000
@@ -43,8 +44,8 @@ export async function doctorCommand(adapters: readonly string[], options: Doctor
   const specs = adapters.map(parseAdapterSpec)
   await checkOptions(specs, options)
   const target = parseTarget(options)
-  const tokens = parseCount('tokens', options.tokens, MAX_TOKENS) ?? DEFAULT_TOKENS
-  const intruders = parseCount('intruders', options.intruders, Number.MAX_SAFE_INTEGER)
+  const tokens = parseCount('tokens', options.tokens, [2, MAX_TOKENS]) ?? DEFAULT_TOKENS
+  const intruders = parseCount('intruders', options.intruders, [1, MAX_INTRUDERS])
   const gate = options.gate === undefined ? undefined : await readGate(options.gate)
   const folder = await openBaseFolder(options.base)
   const base = await openBase(folder)
@@ -60,7 +61,7 @@ export async function doctorCommand(adapters: readonly string[], options: Doctor
       onModule: (done, total) => status.show(`${done} of ${total} modules`),
     })
     if (options.data !== undefined || options.general !== undefined) {
-      const texts = { data: options.data, general: options.general ?? GENERAL_TEXT.pathname, maxTokens: tokens }
+      const texts = { data: options.data, general: options.general ?? GENERAL_TEXT, maxTokens: tokens }
       report = await withMeasurements(report, { base: folder, specs, adapters: read, ...texts }, status.show)
     }
     status.clear()
@@ -123,10 +124,14 @@ function parseTarget({ compressTo: text, out }: DoctorOptions): Target | undefin
   throw new UserError(`--compress-to "${text}": give a rank, such as 8, or a share of the energy, such as 0.99.`)
 }
 
-function parseCount(name: string, text: string | undefined, most: number): number | undefined {
+function parseCount(
+  name: string,
+  text: string | undefined,
+  [least, most]: readonly [number, number],
+): number | undefined {
   if (text === undefined) return undefined
-  if (/^\d{1,9}$/.test(text) && Number(text) >= 2 && Number(text) <= most) return Number(text)
-  throw new UserError(`--${name} "${text}": give a whole number from 2 to ${most}.`)
+  if (/^\d{1,9}$/.test(text) && Number(text) >= least && Number(text) <= most) return Number(text)
+  throw new UserError(`--${name} "${text}": give a whole number from ${least} to ${most}.`)
 }
 
 async function readGate(path: string): Promise<Gate> {

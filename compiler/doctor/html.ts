@@ -25,7 +25,7 @@ path { fill: none; stroke-width: 1.5; } path.too-low, path.at-limit { stroke: va
 path.fits { stroke: var(--good); } path.unused { stroke: var(--soft); }
 circle.too-low, circle.at-limit { fill: var(--bad); } circle.spare, circle.loss { fill: var(--line); } circle.fits { fill: var(--good); } circle.unused { fill: var(--soft); }
 rect.too-low, rect.at-limit { fill: var(--bad); } rect.spare { fill: var(--spare); } rect.fits { fill: var(--good); } rect.unused { fill: none; }
-rect.outline { fill: none; stroke: var(--soft); }
+rect.outline { fill: none; stroke: var(--ink); }
 .badge { display: inline-block; border: 1px solid currentColor; border-radius: 1rem; padding: 0 .6rem; font-size: .85rem; font-weight: 600; vertical-align: middle; }
 .too-low.badge, .failed { color: var(--bad); } .at-limit.badge { color: var(--warn); } .fits.badge, .passed { color: var(--good); } .spare.badge { color: var(--spare); } .unused.badge { color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }

@@ -133,7 +133,10 @@ function extent(values: readonly number[], kind: 'log' | 'linear'): Range {
 }
 
 function padded([low, high]: Range, kind: 'log' | 'linear'): Range {
-  if (kind === 'log') return [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)]
+  if (kind === 'log') {
+    const top = Math.ceil(Math.log10(high) - 1e-9)
+    return [10 ** Math.min(Math.floor(Math.log10(low)), top - 1), 10 ** top]
+  }
   const pad = (high - low || Math.abs(high) || 1) * 0.08
   return [low - pad, high + pad]
 }
