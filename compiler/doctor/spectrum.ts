@@ -61,13 +61,13 @@ function normsBefore(values: Float32Array, dtype: FloatDtype): Omit<StoredNorms,
   return { dtype, entries: values.length, frobenius: Math.sqrt(sum) }
 }
 
-/** The columns of scale·B, [out, r]. */
+/** The columns of scale·B, [out, r]; B is read in order, which is much of the time that a spectrum takes. */
 export function columnsOf(B: Float32Array, out: number, r: number, scale = 1): Float64Array[] {
-  return Array.from({ length: r }, (_, column) => {
-    const values = new Float64Array(out)
-    for (let row = 0; row < out; row += 1) values[row] = scale * (B[row * r + column] as number)
-    return values
-  })
+  const columns = Array.from({ length: r }, () => new Float64Array(out))
+  for (let row = 0; row < out; row += 1) {
+    for (let k = 0; k < r; k += 1) (columns[k] as Float64Array)[row] = scale * (B[row * r + k] as number)
+  }
+  return columns
 }
 
 export function rowsOf(A: Float32Array, r: number, columns: number): Float64Array[] {

@@ -50,8 +50,11 @@ export async function withAdapters<T>(
 
 export const nameOf = (path: string) => path.replace('/', '-')
 
+/** The base of a task of rank-task.py. */
+export const baseOf = (task: string) => (task === 'demo' ? join(DEMO, 'base') : TINY)
+
 export function diagnosed(folders: readonly string[], intruders?: number) {
-  return withAdapters(folders, (base, adapters) =>
-    diagnose(base, adapters, intruders === undefined ? {} : { intruders }),
-  )
+  const base = baseOf(folders[0]?.split('/')[0] ?? '')
+  const options = intruders === undefined ? {} : { intruders }
+  return withAdapters(folders, (opened, adapters) => diagnose(opened, adapters, options), [base, ORACLE])
 }

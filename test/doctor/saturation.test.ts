@@ -4,7 +4,7 @@ import { diagnose } from '../../compiler/doctor/diagnose.ts'
 import { judge, judgeAdapter } from '../../compiler/doctor/saturation.ts'
 import { DEMO, diagnosed, RANKS, withAdapters } from './adapters.ts'
 
-describe.each(['decaying-1', 'decaying-2', 'tailed'])('on the task %s, from the spectrum alone', (task) => {
+describe.each(['decaying-1', 'decaying-2', 'tailed', 'demo'])('on the task %s, from the spectrum alone', (task) => {
   it('flags r = 1, 2 and 4, clears 8, and says that 16 could be 8', async () => {
     const { adapters } = await diagnosed(RANKS.map((r) => `${task}/r${r}`))
     const verdicts = Object.fromEntries(adapters.map(({ modules, verdict }) => [modules[0]?.r, verdict]))
@@ -12,7 +12,7 @@ describe.each(['decaying-1', 'decaying-2', 'tailed'])('on the task %s, from the 
     expect(adapters.map(({ flagged }) => flagged)).toEqual([true, true, true, false, false])
     const largest = adapters.at(-1)
     expect(largest?.sentence).toBe('r could be 8')
-    expect(largest?.modules.map(({ recommendedRank }) => recommendedRank)).toEqual([8, 8, 8, 8])
+    expect(new Set(largest?.modules.map(({ recommendedRank }) => recommendedRank))).toEqual(new Set([8]))
   })
 })
 
