@@ -8,6 +8,7 @@ import { stream } from '../compiler/combine/threefry.ts'
 import { quantile, record } from './record.ts'
 
 const SAMPLES = 5
+const MAX_PEAK_MIB = 1024
 const [MODULES, SIZE, R] = [1000, 2048, 16]
 
 const folder = await mkdtemp(join(tmpdir(), 'sidepath-bench-doctor-'))
@@ -43,6 +44,8 @@ for (let i = 0; i < SAMPLES; i += 1) {
   if (report.modules.length !== MODULES) throw new Error(`${report.modules.length} modules`)
 }
 await rm(folder, { recursive: true })
+// The factors as float32 take 250 MiB; a hundred products at once would not fit.
+if (Math.max(...peaks) > MAX_PEAK_MIB) throw new Error(`a peak of ${Math.max(...peaks)} MiB`)
 
 const what = `doctor of one adapter, ${MODULES} modules of ${SIZE} × ${SIZE}, r=${R} in bf16`
 record('doctor', 'node bench/doctor.ts', [

@@ -57,7 +57,7 @@ function largestValue(R: Float64Array, rows: number, columns: number): number {
 
 function normsBefore(values: Float32Array, dtype: FloatDtype): Omit<StoredNorms, 'spectral'> {
   let sum = 0
-  for (let i = 0; i < values.length; i += 1) sum += (values[i] as number) ** 2
+  for (let i = 0; i < values.length; i += 1) sum += (values[i] as number) * (values[i] as number)
   return { dtype, entries: values.length, frobenius: Math.sqrt(sum) }
 }
 

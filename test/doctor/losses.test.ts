@@ -11,11 +11,16 @@ import type { Base } from '../../compiler/merge/open-base.ts'
 import { openFolder } from '../../runtime/disk.ts'
 import { baseOf, nameOf, ORACLE, oracle, RANKS, withAdapters } from './adapters.ts'
 
-async function measured(folders: readonly string[], data: string, general: string): Promise<DoctorReport> {
+async function measured(
+  folders: readonly string[],
+  data: string,
+  general: string,
+  maxTokens = 4096,
+): Promise<DoctorReport> {
   const at = baseOf(data)
   const run = async (base: Base, adapters: ReadAdapter[]) =>
     withMeasurements(await diagnose(base, adapters), {
-      ...{ base: openFolder(at), adapters, maxTokens: 4096 },
+      ...{ base: openFolder(at), adapters, maxTokens },
       specs: folders.map((path) => ({ name: nameOf(path), path: join(ORACLE, path), weight: 1 })),
       data: join(ORACLE, data, 'task.jsonl'),
       general: join(ORACLE, general, 'task.jsonl'),
@@ -45,6 +50,7 @@ describe.each(['decaying-1', 'decaying-2', 'flat', 'demo'])('on the task %s, wit
       RANKS.map((r) => `${task}/r${r}`),
       task,
       task,
+      2048,
     )
   })
 
