@@ -4,12 +4,14 @@ import { join, resolve } from 'node:path'
 import { type Compiled, compile } from '../compiler/compile.ts'
 import { compileAny } from '../compiler/compile-any.ts'
 import { type AnyManifest, isEncoder, MANIFEST_FILE, type Manifest } from '../compiler/contract.ts'
-import type { QuantiseOptions } from '../compiler/quantise/spec.ts'
+import type { KeptWeight } from '../compiler/quantise/carry-plan.ts'
+import type { KeepOptions, QuantiseOptions } from '../compiler/quantise/spec.ts'
 import { readAnyArtifact } from '../compiler/read-artifact.ts'
 import { VERIFICATION_FILE, type Verification } from '../compiler/verify/findings.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
+import { summariseKept } from './kept.ts'
 import { onnxFiles } from './onnx-files.ts'
 import { openBaseFolder } from './open-base.ts'
 import { startProgress } from './progress.ts'
@@ -52,7 +54,7 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
   }
   await requireFree(options.out)
   const started = performance.now()
-  const { id, manifest, verification, quantisation } = await compileToFolder(
+  const { id, manifest, verification, quantisation, kept } = await compileToFolder(
     {
       base: options.base,
       adapters: specs,
@@ -68,11 +70,12 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
   const out = resolve(options.out)
   const stored =
     quantisation === undefined || isEncoder(manifest) ? '' : `\n${summariseQuantisation(manifest, quantisation)}`
+  const blocks = kept === undefined ? '' : `\n${summariseKept(kept)}`
   const checked = verification === undefined ? '' : `\n${summariseVerification(verification)}`
   process.stdout.write(
     options.json
       ? `${JSON.stringify({ id, out, seconds, manifest, ...(verification && { verification }), ...(quantisation && { quantisation }) })}\n`
-      : `${summary(id, manifest, out, seconds)}${stored}${checked}\n`,
+      : `${summary(id, manifest, out, seconds)}${blocks}${stored}${checked}\n`,
   )
 }
 
@@ -82,7 +85,7 @@ interface FolderInput {
   readonly target: Manifest['target']
   /** Run what was made against its sources, and emit nothing where a bound is exceeded. */
   readonly verify?: boolean
-  readonly quantise?: QuantiseOptions
+  readonly quantise?: QuantiseOptions | KeepOptions
   /** Of a quantised artifact that is verified: what its perplexity is measured on. */
   readonly evalText?: string
 }
@@ -101,6 +104,7 @@ export async function compileToFolder(
   path: string
   verification?: Verification
   quantisation?: QuantisationReport
+  kept?: ReadonlyMap<string, KeptWeight>
 }> {
   const base = await openBaseFolder(input.base)
   for (const { name, path } of input.adapters) await requireFolder(path, `adapter "${name}"`)
@@ -140,7 +144,8 @@ export async function compileToFolder(
           'Choose another folder or delete that one.',
       )
     }
-    return { id, manifest, path, ...(verification && { verification }), ...(quantisation && { quantisation }) }
+    const kept = 'kept' in result && result.kept !== undefined ? { kept: result.kept } : {}
+    return { id, manifest, path, ...kept, ...(verification && { verification }), ...(quantisation && { quantisation }) }
   } finally {
     progress.stop()
     process.off('SIGINT', interrupted)

@@ -227,13 +227,17 @@ function program(): Command {
 function quantiseOptions(command: Command): Command {
   const list = (text: string) => text.split(',').map((part) => part.trim())
   return command
-    .option('--quantize <method>', 'store the base as int4, int8, nf4 or fp16; adapters stay float32')
+    .option(
+      '--quantize <method>',
+      'store the base as int4, int8, nf4 or fp16; keep: a GGUF as it is; adapters stay float32',
+    )
     .option('--block <size>', 'weights that share a scale: 16, 32, 64 or 128; 32, for nf4 64')
     .option('--asymmetric', 'a zero point a block')
     .option('--affine', 'int4: any offset a block, as GGUF has')
     .option('--method <name>', 'rtn: round to the nearest; search: scales of the least squared error')
     .addOption(new Option('--keep <modules>', 'modules that stay float32, * for a part of a name').argParser(list))
     .addOption(new Option('--eight <modules>', 'modules that become int8 though others have 4 bits').argParser(list))
+    .option('--activations <name>', 'beside int4 and int8, rounded to int8 or float; else int8 beside int8 only')
     .option('--eval-text <file>', 'text whose perplexity is measured before and after; a short story without')
 }
 

@@ -1,7 +1,15 @@
 // The options of `--quantize`, and what a quantised artifact is told of: error a layer, size, perplexity before and after.
 import { readFile } from 'node:fs/promises'
 import type { Manifest } from '../compiler/contract.ts'
-import { BLOCKS, type Grid, METHODS, type QuantiseOptions, ROUNDINGS } from '../compiler/quantise/spec.ts'
+import {
+  ACTIVATIONS,
+  BLOCKS,
+  type Grid,
+  type KeepOptions,
+  METHODS,
+  type QuantiseOptions,
+  ROUNDINGS,
+} from '../compiler/quantise/spec.ts'
 import type { LayerError } from '../compiler/quantise/stream.ts'
 import { score } from '../gpu-backend/score.ts'
 import { openText } from '../gpu-backend/text/tokenizer.ts'
@@ -17,6 +25,7 @@ export interface QuantiseFlags {
   readonly method?: string
   readonly keep?: readonly string[]
   readonly eight?: readonly string[]
+  readonly activations?: string
   readonly evalText?: string
 }
 
@@ -26,17 +35,28 @@ const DEFAULT_TEXT = new URL('./eval-text/heldout.txt', import.meta.url)
 const MAX_EVAL_TOKENS = 2048
 const MAX_EVAL_BYTES = 4 * 1024 * 1024
 
-export function parseQuantise(flags: QuantiseFlags): QuantiseOptions | undefined {
+export function parseQuantise(flags: QuantiseFlags): QuantiseOptions | KeepOptions | undefined {
   const { quantize, keep = [], eight = [] } = flags
   if (quantize === undefined) {
-    const given = ['block', 'asymmetric', 'affine', 'method', 'keep', 'eight', 'evalText'] as const
+    const given = ['block', 'asymmetric', 'affine', 'method', 'keep', 'eight', 'activations', 'evalText'] as const
     const stray = given.find((name) => flags[name] !== undefined)
     if (stray === undefined) return undefined
     throw new UserError(`--${stray === 'evalText' ? 'eval-text' : stray} goes with --quantize; add --quantize int4.`)
   }
+  const activations = ACTIVATIONS.find((name) => name === flags.activations)
+  if (flags.activations !== undefined && activations === undefined) {
+    throw new UserError(`--activations "${flags.activations}" is unknown; use ${ACTIVATIONS.join(' or ')}.`)
+  }
+  if (quantize === 'keep') {
+    const stray = (['block', 'asymmetric', 'affine', 'method', 'eight'] as const).find(
+      (name) => flags[name] !== undefined,
+    )
+    if (stray === undefined) return { method: quantize, ...(activations && { activations }), keep }
+    throw new UserError(`--${stray} is not for --quantize keep, which takes the blocks as they are; leave it out.`)
+  }
   const method = METHODS.find((name) => name === quantize)
   if (method === undefined)
-    throw new UserError(`--quantize "${quantize}" is unknown; use one of ${METHODS.join(', ')}.`)
+    throw new UserError(`--quantize "${quantize}" is unknown; use one of ${METHODS.join(', ')}, or keep for a GGUF.`)
   const block = BLOCKS.find((size) => String(size) === (flags.block ?? (method === 'nf4' ? '64' : '32')))
   if (block === undefined)
     throw new UserError(`--block "${flags.block}" is not a size of blocks; use ${BLOCKS.join(', ')}.`)
@@ -51,7 +71,10 @@ export function parseQuantise(flags: QuantiseFlags): QuantiseOptions | undefined
   }
   if (grid === 'affine' && method !== 'int4')
     throw new UserError(`--affine is for int4; use --asymmetric with ${method}.`)
-  return { method, block, grid, rounding, keep, eight }
+  if (!integer && activations !== undefined) {
+    throw new UserError(`--activations is for int4, int8 and keep; leave it out with ${method}.`)
+  }
+  return { method, block, grid, rounding, ...(activations && { activations }), keep, eight }
 }
 
 export interface QuantisationReport {
@@ -106,13 +129,17 @@ export function summariseQuantisation(
 ) {
   if (quantisation === undefined) return ''
   const { method, rounding, block, grid, bitsPerWeight } = quantisation
-  const worst = layers.reduce((most, layer) => (layer.relativeError > most.relativeError ? layer : most))
+  const [first] = layers
+  const worst = layers.reduce((most, layer) => (layer.relativeError > (most?.relativeError ?? 0) ? layer : most), first)
   const others = Object.entries(quantisation.exceptions)
   const rows = [
     ['quantised', `${method}, blocks of ${block}, ${grid}, ${rounding}: ${bitsPerWeight} bits per weight`],
     ['exceptions', others.length === 0 ? 'none' : others.map(([module, how]) => `${module} ${how}`).join(', ')],
     ['weights', `${(bytes / 1e6).toFixed(1)} MB, ${(bytes / fp16Bytes).toFixed(3)} of fp16`],
-    ['largest error', `${worst.relativeError.toPrecision(3)} of the norm, in ${worst.module}`],
+    [
+      'largest error',
+      `${worst === undefined || worst.relativeError === 0 ? 'none' : `${worst.relativeError.toPrecision(3)} of the norm, in ${worst.module}`}`,
+    ],
     [
       'perplexity',
       perplexity === undefined

@@ -8,14 +8,15 @@ import { layerLinears } from './checkpoint/names.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/read.ts'
 import { type FileEntry, MANIFEST_FILE, MANIFEST_SCHEMA, type Manifest, ManifestSchema } from './contract.ts'
 import { buildGraphs } from './graph/build-graphs.ts'
-import { planWeights, storageOf } from './graph/weights.ts'
+import { type Keeping, planWeights, quantisable, storageOf } from './graph/weights.ts'
 import { groupDeltas } from './group-deltas.ts'
 import { HashedFile, writeFile } from './hashed-file.ts'
 import type { Folder, Host, OutFolder } from './host.ts'
 import { encodeModel, OPSET } from './onnx/encode.ts'
 import type { Delta } from './passes/merge-delta.ts'
+import { describeKept, type KeptWeight, planCarry } from './quantise/carry-plan.ts'
 import { describeQuantisation } from './quantise/describe.ts'
-import type { QuantiseOptions } from './quantise/spec.ts'
+import type { KeepOptions, QuantiseOptions } from './quantise/spec.ts'
 import type { LayerError } from './quantise/stream.ts'
 import { withFile } from './read-file.ts'
 import { readStack, stackedLinears } from './read-stack.ts'
@@ -29,7 +30,7 @@ export interface CompileInput {
   readonly adapters: readonly AdapterInput[]
   readonly target: Manifest['target']
   /** How the base is stored; float32 without. Adapters are float32 always. */
-  readonly quantise?: QuantiseOptions
+  readonly quantise?: QuantiseOptions | KeepOptions
 }
 
 export interface Compiled {
@@ -37,6 +38,8 @@ export interface Compiled {
   readonly manifest: Manifest
   /** In file order; empty unless quantised. */
   readonly layerErrors: readonly LayerError[]
+  /** What became of each weight; only where blocks were kept. */
+  readonly kept?: ReadonlyMap<string, KeptWeight>
 }
 
 export interface Progress {
@@ -44,6 +47,9 @@ export interface Progress {
   readonly doneBytes: number
   readonly totalBytes: number
 }
+
+/** Of a GGUF whose blocks are kept, what is in halves stays so. */
+const HALVES: QuantiseOptions = { method: 'fp16', block: 32, grid: 'symmetric', rounding: 'rtn', keep: [], eight: [] }
 
 const MODEL_FILE = 'model.onnx'
 const ENGINE_FILE = 'engine.onnx'
@@ -84,14 +90,16 @@ async function compileOpened(
   const encoded = encodeAdapters(adapters, target, baseDigest, host)
   const bank = target === 'routed' ? linears : []
   const stack = target === 'stacked' ? stackedLinears(adapters, linears) : []
-  const plan = planWeights(config, quantise)
+  const deltas = target === 'merged' ? groupDeltas(adapters) : new Map<string, Delta[]>()
+  const storing = quantise?.method === 'keep' ? keepingOf(checkpoint, quantise, deltas) : quantise
+  const plan = planWeights(config, storing)
   const graphs = buildGraphs(config, plan, { bank, stack })
 
   const files: FileEntry[] = []
-  const deltas = target === 'merged' ? groupDeltas(adapters) : new Map<string, Delta[]>()
   const onWritten = counter('write weights', sum(plan), onProgress)
   const layerErrors: LayerError[] = []
-  const quantising = quantise && { options: quantise, onError: (error: LayerError) => void layerErrors.push(error) }
+  const onError = (error: LayerError) => void layerErrors.push(error)
+  const quantising = quantise && { options: quantise.method === 'keep' ? HALVES : quantise, onError }
   files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten, quantising))
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
@@ -105,8 +113,11 @@ async function compileOpened(
     base: { digest: baseDigest, architecture: config.architecture, eosTokenIds: [...config.eosTokenIds] },
     opset: OPSET,
     dtype: 'float32',
-    ...(quantise && {
-      quantisation: describeQuantisation(quantise, storageOf(config, quantise), checkpoint, layerErrors),
+    ...(storing && {
+      quantisation:
+        storing.method === 'keep'
+          ? describeKept(storing, checkpoint, layerErrors)
+          : describeQuantisation(storing, storageOf(config, storing), checkpoint, layerErrors),
     }),
     adapters: entries,
     bank,
@@ -116,7 +127,17 @@ async function compileOpened(
     files,
   } satisfies Manifest)
   const { sha256: id } = await writeFile(out, MANIFEST_FILE, new TextEncoder().encode(canonicalJson(manifest)), host)
-  return { id, manifest, layerErrors }
+  const kept = storing?.method === 'keep' ? { kept: storing.modules } : {}
+  return { id, manifest, layerErrors, ...kept }
+}
+
+function keepingOf(
+  checkpoint: Checkpoint,
+  options: KeepOptions,
+  deltas: ReadonlyMap<string, readonly Delta[]>,
+): Keeping {
+  const modules = planCarry(checkpoint, quantisable(checkpoint.config), options, new Set(deltas.keys()))
+  return { method: 'keep', modules, ...(options.activations && { activations: options.activations }) }
 }
 
 export async function copyFile(from: Folder, path: string, out: OutFolder, host: Host): Promise<FileEntry[]> {

@@ -69,8 +69,10 @@ export type FileEntry = z.infer<typeof FileEntrySchema>
 
 /** How the weights of the base are stored where they are not float32. */
 export const QuantisationSchema = z.strictObject({
-  method: z.enum(['int4', 'int8', 'nf4', 'fp16']),
-  rounding: z.enum(['rtn', 'search']),
+  /** `keep`: the blocks of the GGUF that the base is, without rounding. */
+  method: z.enum(['int4', 'int8', 'nf4', 'fp16', 'keep']),
+  /** `none` where nothing was rounded. */
+  rounding: z.enum(['rtn', 'search', 'none']),
   /** Of the method; `bitsPerWeight` is what it comes to with scales, zero points and exceptions. */
   bits: z.union([z.literal(4), z.literal(8), z.literal(16)]),
   /** Weights that share a scale. */
@@ -78,7 +80,11 @@ export const QuantisationSchema = z.strictObject({
   /** Where the zero of a block lies: in the middle, at an integer, or anywhere (int4 only). */
   grid: z.enum(['symmetric', 'asymmetric', 'affine']),
   /** Modules that are stored in another way than the method's, and how. */
-  exceptions: z.record(z.string(), z.enum(['float32', 'float16', 'int8'])),
+  exceptions: z.record(z.string(), z.enum(['float32', 'float16', 'int8', 'int4'])),
+  /** What products with integer weights make of their activations; without it, int8 beside int8 and float beside int4. */
+  activations: z.enum(['float', 'int8']).optional(),
+  /** `keep` only: modules whose blocks were carried over, and the format that the GGUF has them in. */
+  carried: z.record(z.string(), z.string()).optional(),
   /** Over the embedding, every linear and the head; norms are float32 beside them. */
   bitsPerWeight: z.number(),
 })

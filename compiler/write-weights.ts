@@ -2,10 +2,12 @@
 import type { Checkpoint } from './checkpoint/read.ts'
 import type { FileEntry, Linear } from './contract.ts'
 import { assert } from './errors.ts'
+import { isGgufWeights } from './gguf/weights-source.ts'
 import { ropeTable } from './graph/rope.ts'
 import type { PlannedWeight } from './graph/weights.ts'
 import type { Host, OutFolder } from './host.ts'
 import { type Delta, mergeDelta, mergeRows } from './passes/merge-delta.ts'
+import { carryTensor } from './quantise/carry-stream.ts'
 import type { Part } from './quantise/place.ts'
 import type { QuantiseOptions } from './quantise/spec.ts'
 import { type LayerError, quantiseTensor } from './quantise/stream.ts'
@@ -52,6 +54,14 @@ async function* readWeight(
     yield* quantisedPart(tensor, from, deltas.get(from.module) ?? [], quantising)
     return
   }
+  if (from.how === 'carry') {
+    const { module, carrier, part } = from
+    const { source } = tensor
+    const blocks = isGgufWeights(source) ? source.quantised(from.tensor) : undefined
+    assert(blocks !== undefined && !deltas.has(module), `${module} has no blocks that could be carried over`)
+    yield* onePart(part, quantising, (onError) => carryTensor(blocks, module, carrier, onError))
+    return
+  }
   if (from.how === 'copy') {
     for await (const chunk of readChunks(tensor)) yield decodeFloats(chunk, tensor.dtype)
     return
@@ -71,11 +81,24 @@ async function* readWeight(
   }
 }
 
-async function* quantisedPart(
+function quantisedPart(
   tensor: FloatTensorSource,
   { module, storage, part }: Extract<PlannedWeight['from'], { how: 'quantise' }>,
   deltas: readonly Delta[],
-  { options, onError, waiting }: Quantising,
+  quantising: Quantising,
+): AsyncGenerator<Uint8Array> {
+  const { options } = quantising
+  assert(options !== undefined, `${module} is to be quantised, but nobody said how`)
+  const [outSize = 0, inSize = 0] = tensor.shape
+  const change = (values: Float32Array, first: number) => mergeRows(values, first, inSize, outSize, deltas, module)
+  return onePart(part, quantising, (onError) => quantiseTensor(tensor, module, storage, options, change, onError))
+}
+
+/** The parts of a weight are made together, when the first of them is asked for. */
+async function* onePart(
+  part: Part,
+  { onError, waiting }: Quantising,
+  make: (onError: (error: LayerError) => void) => AsyncGenerator<{ part: Part; bytes: Uint8Array }>,
 ): AsyncGenerator<Uint8Array> {
   const ready = waiting.get(part)
   if (ready !== undefined) {
@@ -83,11 +106,9 @@ async function* quantisedPart(
     yield ready
     return
   }
-  assert(options !== undefined && onError !== undefined, `${module} is to be quantised, but nobody said how`)
-  assert(waiting.size === 0, `parts are left of the weight before ${module}`)
-  const [outSize = 0, inSize = 0] = tensor.shape
-  const change = (values: Float32Array, first: number) => mergeRows(values, first, inSize, outSize, deltas, module)
-  for await (const made of quantiseTensor(tensor, module, storage, options, change, onError)) {
+  assert(onError !== undefined, 'a weight is to be quantised, but nobody hears of its error')
+  assert(waiting.size === 0, `parts are left of the weight before`)
+  for await (const made of make(onError)) {
     if (made.part === part) yield made.bytes
     else waiting.set(made.part, made.bytes)
   }

@@ -12,13 +12,13 @@ export interface QuantisedTensor {
   /** ggml's name of the block format, e.g. `Q4_1`; layouts are in gguf/blocks/. */
   readonly format: string
   readonly shape: readonly number[]
-  /** Whole rows, each of columns / elements-per-block blocks. */
-  readonly blocks: Uint8Array<ArrayBuffer>
+  /** `count` whole rows from `first` on, each of columns / elements-per-block blocks. */
+  rows(first: number, count: number): Promise<Uint8Array<ArrayBuffer>>
 }
 
 export interface GgufWeights extends ByteSource {
   /** The blocks of the tensor of this Hugging Face name; `undefined` where it is not quantised or there is none. */
-  quantised(name: string): Promise<QuantisedTensor | undefined>
+  quantised(name: string): QuantisedTensor | undefined
 }
 
 /** True for the `source` of a tensor that comes from a GGUF. */
@@ -43,15 +43,31 @@ export function ggufWeights(source: ByteSource, named: readonly NamedTensor[], h
     size: end,
     read: (offset, length) => readSegments(source.name, segments, end, offset, length),
     close: () => source.close(),
-    async quantised(name) {
+    quantised(name) {
       const tensor = byName.get(name)
-      if (tensor === undefined || tensor.stored.format.elements === 1) return undefined
-      const { format, shape, offset, bytes } = tensor.stored
-      const blocks = await source.read(offset, bytes)
-      const turned = tensor.altered === 'turned'
-      return { format: format.name, shape, blocks: turned ? turnRows(blocks, shape[0] as number, headDim) : blocks }
+      return tensor === undefined || tensor.stored.format.elements === 1
+        ? undefined
+        : quantisedTensor(source, tensor, headDim)
     },
   }
+}
+
+function quantisedTensor(source: ByteSource, { stored, altered }: NamedTensor, headDim: number): QuantisedTensor {
+  const { format, shape, offset, bytes } = stored
+  const rowCount = shape[0] as number
+  const rowBytes = bytes / rowCount
+  const plain = (first: number, count: number) => source.read(offset + first * rowBytes, count * rowBytes)
+  const turned = async (first: number, count: number) => {
+    const start = first - (first % headDim)
+    const whole = await plain(start, Math.min(Math.ceil((first + count) / headDim) * headDim, rowCount) - start)
+    const out = new Uint8Array(count * rowBytes)
+    for (let row = 0; row < count; row += 1) {
+      const at = (turnedRow(first + row, headDim) - start) * rowBytes
+      out.set(whole.subarray(at, at + rowBytes), row * rowBytes)
+    }
+    return out
+  }
+  return { format: format.name, shape, rows: altered === 'turned' ? turned : plain }
 }
 
 interface Segment {
@@ -96,16 +112,6 @@ function encodeHeader(tensors: readonly StoredFloats[]): Uint8Array<ArrayBuffer>
   new DataView(header.buffer).setBigUint64(0, BigInt(length), true)
   header.set(json, 8)
   return header
-}
-
-function turnRows(blocks: Uint8Array<ArrayBuffer>, rows: number, headDim: number): Uint8Array<ArrayBuffer> {
-  const rowBytes = blocks.length / rows
-  const out = new Uint8Array(blocks.length)
-  for (let row = 0; row < rows; row += 1) {
-    const at = turnedRow(row, headDim) * rowBytes
-    out.set(blocks.subarray(at, at + rowBytes), row * rowBytes)
-  }
-  return out
 }
 
 function checkHeads(

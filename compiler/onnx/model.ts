@@ -40,7 +40,15 @@ export interface ExternalTensor {
   readonly offset: number
   readonly bytes: number
   /** Of the codes of a quantised weight: what `dims` does not say. No part of the file. */
-  readonly quantised?: { readonly in: number; readonly out: number; readonly block: number }
+  readonly quantised?: {
+    readonly in: number
+    readonly out: number
+    readonly block: number
+    /** Whether the product rounds its activations to eight bits. */
+    readonly rounds: boolean
+    /** What is added to each block's offset, in scales; nothing without. */
+    readonly centre?: number
+  }
 }
 
 export interface Graph {

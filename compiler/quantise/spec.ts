@@ -5,6 +5,9 @@ export const METHODS = ['int4', 'int8', 'nf4', 'fp16'] as const
 export type Method = (typeof METHODS)[number]
 export const ROUNDINGS = ['rtn', 'search'] as const
 export type Rounding = (typeof ROUNDINGS)[number]
+/** What the product with an integer weight makes of its activations: int8, block by block, or nothing. */
+export const ACTIVATIONS = ['float', 'int8'] as const
+export type Activations = (typeof ACTIVATIONS)[number]
 export const GRIDS = ['symmetric', 'asymmetric', 'affine'] as const
 export type Grid = (typeof GRIDS)[number]
 /** What ONNX Runtime's CPU kernels take. */
@@ -23,6 +26,17 @@ export interface QuantiseOptions {
   readonly keep: readonly string[]
   /** Of int4 and nf4: those that are stored as int8. */
   readonly eight: readonly string[]
+  /** int8 beside weights of 8 bits and float beside those of 4, where it is not said. */
+  readonly activations?: Activations
+}
+
+/** The blocks of a quantised GGUF as they are: quantise/carry.ts. */
+export interface KeepOptions {
+  readonly method: 'keep'
+  /** As in `QuantiseOptions`. */
+  readonly activations?: Activations
+  /** As in `QuantiseOptions`. */
+  readonly keep: readonly string[]
 }
 
 export type Storage = 'float32' | 'float16' | 'int4' | 'int8' | 'nf4'
@@ -32,6 +46,12 @@ export interface IntegerSpec {
   readonly block: number
   readonly grid: Grid
   readonly search: boolean
+}
+
+/** Whether the product with a weight stored so rounds its activations to eight bits. */
+export function roundsActivations(storage: Storage, activations: Activations | undefined): boolean {
+  if (storage !== 'int4' && storage !== 'int8') return false
+  return activations === undefined ? storage === 'int8' : activations === 'int8'
 }
 
 export function gridOf(storage: Storage, grid: Grid): Grid {

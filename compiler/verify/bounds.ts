@@ -12,6 +12,7 @@
 // of them each time. Those errors are as independent, and add D · M · (1 + ρ) · 2⁻⁸ · √L₈, L₈ counting such linears in a row.
 // C: what the nonlinear parts may amplify; docs/artifact-format.md says how much room it leaves.
 import type { Architecture, Manifest } from '../contract.ts'
+import { roundsActivations, type Storage } from '../quantise/spec.ts'
 
 const COMPUTE_ROUNDOFF = 2 ** -24
 const STORAGE_ROUNDOFF: Readonly<Record<Manifest['dtype'], number>> = { float32: 2 ** -24 }
@@ -71,10 +72,13 @@ function longestPath(architecture: Sizes, tokens: number, rank: number): number 
 /** L₈: linears on one path whose operator rounds its activations. */
 function roundedInSequence({ layers }: Sizes, quantisation: Manifest['quantisation']): number {
   if (quantisation === undefined) return 0
-  const { method, exceptions } = quantisation
-  const eight = Object.keys(exceptions).filter((module) => exceptions[module] === 'int8')
-  const inLayers = method === 'int8' || eight.some((module) => module.startsWith('model.layers.'))
+  const { method, bits, activations, exceptions } = quantisation
+  const rounds = (storage: Storage) => roundsActivations(storage, activations)
+  const others = Object.keys(exceptions).filter((module) => rounds(exceptions[module] ?? 'float32'))
+  const usual =
+    method === 'int8' || method === 'int4' || method === 'keep' ? rounds(bits === 8 ? 'int8' : 'int4') : false
+  const inLayers = usual || others.some((module) => module.startsWith('model.layers.'))
   // The embedding's own int8 is looked up, not multiplied by; a tied head is.
-  const head = method === 'int8' || eight.length > 0 ? 1 : 0
+  const head = usual || others.length > 0 ? 1 : 0
   return head + (inLayers ? layers * LINEARS_IN_SEQUENCE : 0)
 }

@@ -21,6 +21,8 @@ import { CHUNK_BYTES } from '../safetensors/stream.ts'
 import type { Deltas, Summand } from './merged-form.ts'
 
 const DATA_FILE = 'dequantised.onnx_data'
+/** Codes of GGUF formats with offsets begin at 0 in the file that they come from, and are stored from −z on. */
+const CENTRES: Readonly<Record<string, number>> = { Q4_1: 8, Q4_K: 8, Q5_1: 16, Q5_K: 16 }
 const GRAPH_FIELD = 7
 const NODE_FIELD = 1
 const INITIALIZER_FIELD = 5
@@ -48,7 +50,8 @@ export async function writeDequantisedForm(
   try {
     for (const linear of layerLinears(base.architecture)) {
       const { module, in: inSize, out: outSize } = linear
-      const value = await openWeight(folder, graph, linear, block)
+      const centre = CENTRES[quantisation?.carried?.[module] ?? ''] ?? 0
+      const value = await openWeight(folder, graph, linear, block, centre)
       const change = await writeWeight(value, linear, deltas.get(module) ?? [], sink)
       const bytes = 4 * inSize * outSize
       const name = `${linearNode(module)}.dequantised`
@@ -71,7 +74,13 @@ export async function writeDequantisedForm(
 /** W[o, i] */
 type Value = (o: number, i: number) => number
 
-async function openWeight(folder: Folder, graph: OnnxGraph, linear: Linear, block: number): Promise<Value> {
+async function openWeight(
+  folder: Folder,
+  graph: OnnxGraph,
+  linear: Linear,
+  block: number,
+  centre: number,
+): Promise<Value> {
   const { module, in: inSize, out: outSize } = linear
   const weight = linearWeight(module)
   const names = quantisedNames(weight)
@@ -104,18 +113,24 @@ async function openWeight(folder: Folder, graph: OnnxGraph, linear: Linear, bloc
     }
   }
   const four = has(names.int4)
+  // Blocks that were carried over need not be of one size, and some have scales in float32.
+  const stored = initializers.get(four ? names.int4 : names.int8)
+  const count = stored?.dims[1] ?? perRow
+  const size = inSize / count
   const codes = await load(four ? names.int4 : names.int8)
-  const scales = await halves(names.scales)
+  const either = (name: string) => (initializers.get(name)?.type === 'float16' ? halves(name) : floats(name))
+  const scales = await either(names.scales)
   const zeroPoints = has(names.zeroPoints) ? await load(names.zeroPoints) : undefined
-  const offsets = has(names.offsets) ? await halves(names.offsets) : undefined
-  const zeroBytes = Math.ceil((perRow * (four ? 4 : 8)) / 8)
+  const offsets = has(names.offsets) ? await either(names.offsets) : undefined
+  const zeroBytes = Math.ceil((count * (four ? 4 : 8)) / 8)
   const nibble = (bytes: Uint8Array, start: number, k: number) =>
     four ? ((bytes[start + (k >> 1)] as number) >> (4 * (k % 2))) & 15 : (bytes[start + k] as number)
   return (o, i) => {
-    const b = o * perRow + Math.floor(i / block)
+    const within = Math.floor(i / size)
+    const b = o * count + within
     const q = nibble(codes, o * (four ? inSize / 2 : inSize), i)
-    const zero = zeroPoints === undefined ? (four ? 8 : 128) : nibble(zeroPoints, o * zeroBytes, Math.floor(i / block))
-    return (q - zero) * (scales[b] as number) + (offsets?.[b] ?? 0)
+    const zero = zeroPoints === undefined ? (four ? 8 : 128) : nibble(zeroPoints, o * zeroBytes, within)
+    return (q - zero + centre) * (scales[b] as number) + (offsets?.[b] ?? 0)
   }
 }
 

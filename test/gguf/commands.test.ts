@@ -53,6 +53,23 @@ describe('a GGUF where a base is asked for', () => {
     expect(JSON.parse(stdout)).toMatchObject({ ok: true, problems: [] })
   })
 
+  it('keeps its blocks with --quantize keep, says so, and passes the verification', async () => {
+    const out = join(folder, 'kept')
+    const adapter = `x=${join(folder, 'adapter')}`
+    const text = join(folder, 'text.txt')
+    await writeFile(text, 'ab a ab ab a b a')
+    const args = ['--base', gguf, '--adapter', adapter, '--out', out, '--quantize', 'keep', '--eval-text', text]
+    const { stdout } = await sidepath('compile', ...args)
+    expect(stdout).toMatch(/Q4_1 +carried over as int4, exact +10/)
+    expect(stdout).toMatch(/Q8_0 +carried over as int8, exact +3/)
+    const checked = await sidepath('verify', out, '--base', gguf, '--json')
+    expect(JSON.parse(checked.stdout)).toMatchObject({ ok: true, problems: [] })
+    await expect(sidepath('compile', ...args, '--block', '64')).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/--block is not for --quantize keep/),
+    })
+  })
+
   it('merges into a Hugging Face checkpoint: W + s·B·A on its rows, and its tokenizer beside it', async () => {
     const out = join(folder, 'checkpoint')
     const adapter = `x=${join(folder, 'adapter')}`

@@ -119,12 +119,17 @@ describe('a GGUF as a folder', () => {
     for (const name of ['model.layers.0.self_attn.k_proj.weight', 'model.layers.1.mlp.up_proj.weight']) {
       const tensor = checkpoint.tensors.get(name)!
       if (!isGgufWeights(tensor.source)) throw new Error('not from a GGUF')
-      const quantised = (await tensor.source.quantised(name))!
+      const quantised = tensor.source.quantised(name)!
       expect(quantised).toMatchObject({ format: 'Q4_1', shape: tensor.shape })
       const out = new Float32Array(tensor.bytes / 4)
-      Q4_1.dequantise(quantised.blocks, out)
+      Q4_1.dequantise(await quantised.rows(0, tensor.shape[0]!), out)
+      // From the middle of a head to the middle of another.
+      const [first, count] = [5, 21]
+      expect(await quantised.rows(first, count)).toEqual(
+        (await quantised.rows(0, tensor.shape[0]!)).slice(first * 40, (first + count) * 40),
+      )
       expect(out).toEqual(await readFloats(tensor))
-      expect(await tensor.source.quantised('model.norm.weight')).toBeUndefined()
+      expect(tensor.source.quantised('model.norm.weight')).toBeUndefined()
     }
   })
 
