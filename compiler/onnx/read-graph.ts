@@ -23,6 +23,10 @@ export interface SurgeryNode {
   readonly outputs: readonly string[]
   readonly ints: ReadonlyMap<string, number>
   readonly floats: ReadonlyMap<string, number>
+  /** Of lists that have a few numbers. */
+  readonly lists: ReadonlyMap<string, readonly number[]>
+  /** TensorProto messages among the attributes. */
+  readonly tensors: ReadonlyMap<string, Uint8Array>
   /** Of metadata_props, which the exporters of today write. */
   readonly metadata: ReadonlyMap<string, string>
   readonly graph: SurgeryGraph
@@ -103,6 +107,8 @@ function nodeOf(payload: Uint8Array, graph: SurgeryGraph, reading: Reading): Sur
   const node = { op: '', domain: '', name: '', inputs: [] as string[], outputs: [] as string[] }
   const ints = new Map<string, number>()
   const floats = new Map<string, number>()
+  const lists = new Map<string, readonly number[]>()
+  const tensors = new Map<string, Uint8Array>()
   const metadata = new Map<string, string>()
   for (const field of message.fields()) {
     if (field.number === 1) node.inputs.push(message.text(field, 'an input of a node'))
@@ -113,33 +119,71 @@ function nodeOf(payload: Uint8Array, graph: SurgeryGraph, reading: Reading): Sur
     else if (field.number === 9) {
       const [key, value] = pair(message.child(field, 'metadata_props'))
       metadata.set(key, value)
-    } else if (field.number === 5) readAttribute(message.child(field, 'an attribute'), { ints, floats, graph, reading })
+    } else if (field.number === 5) {
+      readAttribute(message.child(field, 'an attribute'), { ints, floats, lists, tensors, graph, reading })
+    }
   }
   const domain = node.domain === 'ai.onnx' ? '' : node.domain
-  return { ...node, domain, ints, floats, metadata, graph, at: placeOf(payload, reading.source), payload }
+  return {
+    ...node,
+    domain,
+    ints,
+    floats,
+    lists,
+    tensors,
+    metadata,
+    graph,
+    at: placeOf(payload, reading.source),
+    payload,
+  }
 }
 
 interface Found {
   readonly ints: Map<string, number>
   readonly floats: Map<string, number>
+  readonly lists: Map<string, readonly number[]>
+  readonly tensors: Map<string, Uint8Array>
   readonly graph: SurgeryGraph
   readonly reading: Reading
 }
 
-function readAttribute(message: Message, { ints, floats, graph, reading }: Found): void {
+/** Longest list of an attribute that is looked at: sizes of a Split. Longer ones are copied unread. */
+const MAX_LIST = 16
+
+function readAttribute(message: Message, { ints, floats, lists, tensors, graph, reading }: Found): void {
   let name = ''
   let int: number | undefined
   let float: number | undefined
+  let tensor: Uint8Array | undefined
+  const list: number[] = []
   for (const part of message.fields()) {
     if (part.number === 1) name = message.text(part, 'the name of an attribute')
     else if (part.number === 2) float = new BinaryReader(message.bytes(part, 'a float')).float()
     else if (part.number === 3) int = typeof part.value === 'number' ? part.value : undefined
+    else if (part.number === 5) tensor = message.bytes(part, 'a tensor')
+    else if (part.number === 8) list.push(...shortList(part.value))
     else if (part.number === 6 || part.number === 11) {
       graph.subgraphs.push(graphOf(message.bytes(part, 'a subgraph'), graph, reading))
     }
   }
   if (int !== undefined) ints.set(name, int)
   if (float !== undefined) floats.set(name, float)
+  if (tensor !== undefined) tensors.set(name, tensor)
+  if (list.length > 0 && list.length <= MAX_LIST) lists.set(name, list)
+}
+
+/** One number, or several in one field. */
+function shortList(value: number | Uint8Array): number[] {
+  if (typeof value === 'number') return [value]
+  const numbers: number[] = []
+  const reader = new BinaryReader(value)
+  try {
+    while (reader.pos < reader.len && numbers.length <= MAX_LIST) numbers.push(Number(reader.int64()))
+  } catch {
+    // Other attributes of other operators; whoever needs this list finds none.
+    return []
+  }
+  return numbers
 }
 
 /** Metadata is longer than any name, and only its ends are looked at: what is too long or not UTF-8 is left out. */

@@ -10,7 +10,7 @@ import {
   type SurgeryNode,
   type SurgeryTensor,
 } from '../onnx/read-graph.ts'
-import type { LinearNode, Site } from './linear.ts'
+import type { Evidence, LinearNode, Site } from './linear.ts'
 import { nameByTopology } from './topology.ts'
 
 /** The linears of all graphs of the model that have a module, in file order. Throws where one module is claimed twice. */
@@ -20,13 +20,18 @@ export function findLinears(model: SurgeryModel): Site[] {
     const byPlace = nameByTopology(graph, new Map(linears.map((linear) => [linear.node, linear])))
     return linears.flatMap((linear): Site[] => {
       const byNode = nameOfNode(linear.node)
-      if (byNode !== undefined) return [{ ...linear, module: byNode, evidence: 'node-name' }]
+      if (byNode !== undefined) return [whole(linear, byNode, 'node-name')]
       const byTensor = nameOfTensor(linear.weight.name)
-      if (byTensor !== undefined) return [{ ...linear, module: byTensor, evidence: 'initializer-name' }]
+      if (byTensor !== undefined) return [whole(linear, byTensor, 'initializer-name')]
       const place = byPlace.get(linear.node)
-      return place === undefined ? [] : [{ ...linear, module: place, evidence: 'topology' }]
+      return place === undefined ? [] : [whole(linear, place, 'topology')]
     })
   })
+}
+
+function whole(linear: LinearNode, module: string, evidence: Evidence): Site {
+  const { out } = linear
+  return { ...linear, module, evidence, moduleOut: out, columns: { nodeFrom: 0, moduleFrom: 0, width: out } }
 }
 
 /** Throws where two nodes of one graph claim one of these modules. The branches of an If may each have it once. */
@@ -35,9 +40,10 @@ export function refuseAmbiguous(sites: readonly Site[], modules: ReadonlySet<str
   for (const site of sites.filter(({ module }) => modules.has(module))) {
     const inGraph = seen.get(site.node.graph) ?? new Map<string, Site>()
     seen.set(site.node.graph, inGraph)
-    const other = inGraph.get(site.module)
+    const columns = `${site.module} ${site.columns.moduleFrom}`
+    const other = inGraph.get(columns)
     if (other !== undefined) throw ambiguous(other, site)
-    inGraph.set(site.module, site)
+    inGraph.set(columns, site)
   }
 }
 
@@ -78,18 +84,19 @@ function linearOf(node: SurgeryNode, file: string): LinearNode | undefined {
     const scales = findTensor(node.graph, node.inputs[2] ?? '')
     const [inSize, out] = [node.ints.get('K'), node.ints.get('N')]
     if (weight === undefined || scales === undefined || !inSize || !out) return undefined
-    return { file, node, in: inSize, out, weight, transposed: true, form: 'quantised', type: scales.type }
+    return { file, node, in: inSize, out, weight, transposed: true, form: 'quantised', codec: node, type: scales.type }
   }
   return undefined
 }
 
 /** Longest chain from a tensor to the node that it feeds: DequantizeLinear, Transpose, Cast. */
-const MAX_CHAIN = 4
+export const MAX_CHAIN = 4
 
 function floatLinear(node: SurgeryNode, file: string): LinearNode | undefined {
   let transposed = node.op === 'Gemm' && node.ints.get('transB') === 1
   let form: LinearNode['form'] = 'stored'
   let scales: SurgeryTensor | undefined
+  let codec: SurgeryNode | undefined
   let name = node.inputs[1] ?? ''
   for (let step = 0; step <= MAX_CHAIN; step += 1) {
     const weight = findTensor(node.graph, name)
@@ -97,12 +104,23 @@ function floatLinear(node: SurgeryNode, file: string): LinearNode | undefined {
       const [rows, columns] = weight.dims
       if (weight.dims.length !== 2 || !rows || !columns) return undefined
       const [inSize, out] = transposed ? [columns, rows] : [rows, columns]
-      return { file, node, in: inSize, out, weight, transposed, form, type: (scales ?? weight).type }
+      return {
+        file,
+        node,
+        in: inSize,
+        out,
+        weight,
+        transposed,
+        form,
+        ...(codec && { codec }),
+        type: (scales ?? weight).type,
+      }
     }
     const from = producer(node.graph, name)
     if (from === undefined || from.domain !== '') return undefined
     if (from.op === 'DequantizeLinear') {
       form = 'quantised'
+      codec = from
       scales = findTensor(from.graph, from.inputs[1] ?? '')
     } else if (from.op === 'Transpose') transposed = !transposed
     else if (from.op !== 'Identity') return undefined
@@ -133,5 +151,5 @@ function nameOfTensor(name: string): string | undefined {
 
 /** The builder of onnxruntime-genai writes `attn` for what PEFT, after transformers, calls `self_attn`. */
 function canonical(module: string): string {
-  return module.replace(/^(model\.layers\.\d+)\.attn\.([qkvo]_proj)$/, '$1.self_attn.$2')
+  return module.replace(/^(model\.layers\.\d+)\.attn\.((?:[qkvo]|qkv)_proj)$/, '$1.self_attn.$2')
 }

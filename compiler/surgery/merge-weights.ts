@@ -7,7 +7,9 @@ import { allGraphs, findTensor, type SurgeryModel, type SurgeryTensor } from '..
 import { concatBytes, field, rawFields, varintField } from '../onnx/splice.ts'
 import { type Delta, mergeDelta } from '../passes/merge-delta.ts'
 import { withFile } from '../read-file.ts'
+import { MAX_CHAIN } from './find-linears.ts'
 import type { Site } from './linear.ts'
+import { requantise } from './requantise.ts'
 
 /** Bytes of a data file that change. */
 export interface DataPatch {
@@ -17,49 +19,115 @@ export interface DataPatch {
   readonly module: string
 }
 
+/** What a merge into a quantised linear cost: the codes hold less than what was to be written. */
+export type Rounding = {
+  readonly file: string
+  readonly module: string
+  readonly node: string
+  /** ‖Ŵ − W′‖ over ‖W′‖, W′ the exact sum and Ŵ what the new codes say, over the rows that changed. */
+  readonly relativeError: number
+  /** ‖Ŵ − W′‖ over ‖W′ − W‖: 1 is as much rounding as there was to merge. */
+  readonly lossOfDelta: number
+}
+
+export interface Merged {
+  readonly edits: Edits
+  readonly patches: readonly DataPatch[]
+  readonly roundings: readonly Rounding[]
+}
+
 export async function mergeWeights(
   model: SurgeryModel,
   sites: readonly Site[],
   deltas: ReadonlyMap<string, readonly Delta[]>,
   folder: Folder,
-): Promise<{ edits: Edits; patches: DataPatch[] }> {
+): Promise<Merged> {
   const nodes = new Map<number, Uint8Array[]>()
   const tensors = new Map<number, Uint8Array>()
   const newTensors = new Map<string, Uint8Array>()
   const patches: DataPatch[] = []
-  for (const site of sites) {
+  const roundings: Rounding[] = []
+  const groups = [...Map.groupBy(sites, ({ node }) => node).values()].map((group) => ({
+    group,
+    site: group[0] as Site,
+    module: group.map((site) => site.module).join(' + '),
+  }))
+  for (const { group, site, module } of groups) {
     refuse(site)
-    const { weight, module } = site
-    const own = `sidepath.${module}.weight`
+    const { weight } = site
+    const own = `sidepath.${module.replaceAll(' ', '')}.weight`
     const isShared = usersOf(model, weight).some(
-      (user) => !sites.some((s) => s.module === module && s.node.at === user),
+      (user) => !groups.some((other) => other.module === module && other.site.node.at === user),
     )
-    if (tensors.has(weight.at) || newTensors.has(own) || patches.some((patch) => patch.module === module)) {
+    const isDone = tensors.has(weight.at) || newTensors.has(own) || patches.some((patch) => patch.module === module)
+    if (isDone) {
       if (isShared) nodes.set(site.node.at, [renameWeight(site, own)])
       continue
     }
-    const merged = await mergedBytes(site, deltas.get(module) ?? [], folder)
+    const ofNode = group.flatMap((one) => (deltas.get(one.module) ?? []).map((delta) => widen(delta, one)))
+    const put = (tensor: SurgeryTensor, data: Uint8Array) => {
+      const { external } = tensor
+      if (external === undefined) tensors.set(tensor.at, replaceData(tensor, data, site.file))
+      else patches.push({ location: external.location, offset: external.offset, bytes: data, module })
+    }
+    if (site.form === 'quantised') {
+      if (isShared) {
+        throw inputError(
+          'onnx-unsupported',
+          `${site.file}: ${module} is quantised and something else uses its codes; take compile, which leaves them as they are`,
+        )
+      }
+      const { changed, ...cost } = await requantise(site, ofNode, module, (tensor) => dataOf(tensor, site.file, folder))
+      for (const [tensor, data] of changed) {
+        refuseOtherUsers(model, site, tensor)
+        put(tensor, data)
+      }
+      roundings.push({ file: site.file, module, node: site.node.name, ...cost })
+      continue
+    }
+    const merged = await mergedBytes(site, ofNode, module, folder)
     if (isShared) {
       if (model.names.has(own)) {
         throw inputError('onnx-unsupported', `${site.file}: the name ${quote(own)} is there already; a merge needs it`)
       }
       nodes.set(site.node.at, [renameWeight(site, own)])
       newTensors.set(own, inlineTensor({ ...weight, name: own }, merged))
-    } else if (weight.external !== undefined) {
-      patches.push({ location: weight.external.location, offset: weight.external.offset, bytes: merged, module })
-    } else tensors.set(weight.at, replaceData(weight, merged, site.file))
+    } else put(weight, merged)
   }
-  return { edits: { nodes, tensors, inputs: [], newTensors: [...newTensors.values()] }, patches }
+  return { edits: { nodes, tensors, inputs: [], newTensors: [...newTensors.values()] }, patches, roundings }
+}
+
+/** B in the columns of the node: zeros where other modules are, cut where other nodes are. */
+function widen(delta: Delta, { columns, out, moduleOut }: Site): Delta {
+  const { nodeFrom, moduleFrom, width } = columns
+  if (width === out && out === moduleOut) return delta
+  const B = new Float32Array(delta.r * out)
+  for (let k = 0; k < delta.r; k += 1) {
+    const from = k * moduleOut + moduleFrom
+    B.set(delta.B.subarray(from, from + width), k * out + nodeFrom)
+  }
+  return { ...delta, B }
+}
+
+/** Scales that two weights share would change the other one. */
+function refuseOtherUsers(model: SurgeryModel, { file, module, node }: Site, tensor: SurgeryTensor): void {
+  if (usersOf(model, tensor).every((user) => user === node.at)) return
+  throw inputError(
+    'onnx-unsupported',
+    `${file}: ${quote(tensor.name)}, of ${module}, is used elsewhere too; take compile, which leaves it as it is`,
+  )
 }
 
 function refuse({ file, module, form, weight, node }: Site): void {
   const say = (what: string) =>
     inputError('onnx-unsupported', `${file}: ${module} ${what}; take compile, which leaves the weights as they are`)
-  if (form === 'quantised') throw say(`is quantised (${node.op}), and a merge would round it again`)
-  if (weight.type !== 'float32') throw say(`is stored as ${weight.type}, and only float32 is merged here`)
+  if (form !== 'quantised' && weight.type !== 'float32')
+    throw say(`is stored as ${weight.type}, and only float32 is merged here`)
   const isScaled = (node.floats.get('alpha') ?? 1) !== 1 || node.ints.get('transA') === 1
   if (isScaled) throw say('has alpha or transA, which no merge is made for')
 }
+
+const CHAIN: ReadonlySet<string> = new Set(['Transpose', 'Identity', 'DequantizeLinear'])
 
 /** The nodes that name this very tensor, or another tensor with the same bytes of a data file. */
 function usersOf(model: SurgeryModel, weight: SurgeryTensor): number[] {
@@ -80,25 +148,29 @@ function usersOf(model: SurgeryModel, weight: SurgeryTensor): number[] {
         const tensor = findTensor({ nodes, ...graph }, name)
         return tensor !== undefined && isAlias(tensor)
       })
-        ? [
-            node.op === 'Transpose' || node.op === 'Identity'
-              ? derivedUser(node.graph.nodes, node.outputs[0] ?? '', node.at)
-              : node.at,
-          ]
+        ? [CHAIN.has(node.op) ? derivedUser(node.graph.nodes, node.outputs[0] ?? '', node.at) : node.at]
         : [],
     ),
   )
 }
 
-/** The one node behind a Transpose or an Identity of a weight; the Transpose itself where there is none, or two. */
+/** The one node behind what a weight goes through; the first of those itself where there is none, or two. */
 function derivedUser(nodes: SurgeryModel['graph']['nodes'], output: string, fallback: number): number {
-  const users = nodes.filter(({ inputs }) => inputs.includes(output))
-  return users.length === 1 && users[0] !== undefined ? users[0].at : fallback
+  let value = output
+  // As long as the chains that are followed to a weight.
+  for (let step = 0; step <= MAX_CHAIN; step += 1) {
+    const users = nodes.filter(({ inputs }) => inputs.includes(value))
+    const [only] = users
+    if (users.length !== 1 || only === undefined) return fallback
+    if (!CHAIN.has(only.op)) return only.at
+    value = only.outputs[0] ?? ''
+  }
+  return fallback
 }
 
-async function mergedBytes(site: Site, deltas: readonly Delta[], folder: Folder): Promise<Uint8Array> {
-  const { in: inSize, out, module } = site
-  const values = await readValues(site, folder)
+async function mergedBytes(site: Site, deltas: readonly Delta[], module: string, folder: Folder): Promise<Uint8Array> {
+  const { in: inSize, out } = site
+  const values = new Float32Array((await dataOf(site.weight, site.file, folder)).buffer)
   const rows = site.transposed ? swap(values, out, inSize) : values
   mergeDelta(rows, 0, out, deltas, module)
   const merged = site.transposed ? swap(rows, inSize, out) : rows
@@ -116,21 +188,22 @@ function swap(values: Float32Array, rows: number, columns: number): Float32Array
   return swapped
 }
 
-async function readValues({ weight, file }: Site, folder: Folder): Promise<Float32Array<ArrayBuffer>> {
-  const place = weight.external
+/** The bytes of a tensor, in the file or beside it. */
+async function dataOf(tensor: SurgeryTensor, file: string, folder: Folder): Promise<Uint8Array<ArrayBuffer>> {
+  const place = tensor.external
   if (place === undefined) {
     // raw_data, or float_data, which lies in one packed field: the same bytes.
-    const data = rawFields(weight.payload, file).filter(({ number }) => number === 9 || number === 4)
+    const data = rawFields(tensor.payload, file).filter(({ number }) => number === 9 || number === 4)
     const bytes = concatBytes(data.map(({ payload }) => payload))
-    if (bytes.length === weight.bytes) return new Float32Array(bytes.buffer)
+    if (bytes.length === tensor.bytes) return bytes
     throw inputError(
       'onnx-unsupported',
-      `${file}: ${quote(weight.name)} has its numbers one by one; save the file again`,
+      `${file}: ${quote(tensor.name)} has its numbers one by one; save the file again`,
     )
   }
   const bytes = await withFile(folder, place.location, (data) => data.read(place.offset, place.length))
   if (bytes === undefined) throw inputError('file-missing', `${folder.name}: there is no ${quote(place.location)}`)
-  return new Float32Array(bytes.buffer)
+  return bytes
 }
 
 function replaceData(weight: SurgeryTensor, data: Uint8Array, file: string): Uint8Array {

@@ -4,6 +4,7 @@
 import { describeAdapter } from '../adapter/describe.ts'
 import { adapterPath, encodeAdapter } from '../adapter/encode.ts'
 import { type AdapterInput, readAdapters, type WeightedAdapter } from '../adapter/read-all.ts'
+import { openWeights } from '../adapter/weights-file.ts'
 import { canonicalJson } from '../canonical-json.ts'
 import type { AdapterEntry, FileEntry, Linear, Manifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
@@ -18,8 +19,9 @@ import { readStack, weighted } from '../read-stack.ts'
 import { CHUNK_BYTES } from '../safetensors/stream.ts'
 import { attachPaths } from './attach.ts'
 import { ambiguous, findLinears, refuseAmbiguous, refuseMissing } from './find-linears.ts'
+import { spellAs } from './fused.ts'
 import type { Evidence, Site } from './linear.ts'
-import { type DataPatch, mergeWeights } from './merge-weights.ts'
+import { type DataPatch, mergeWeights, type Rounding } from './merge-weights.ts'
 
 export const SURGERY_FILE = 'surgery.json'
 export const SURGERY_SCHEMA = 'sidepath.surgery/1'
@@ -42,6 +44,8 @@ export type SurgeryCoverage = {
   readonly node: string
   readonly weight: string
   readonly evidence: Evidence
+  /** Of a fused linear: first column and number of columns of the node that are the module's, and what says so. */
+  readonly columns?: { readonly from: number; readonly width: number; readonly by: string }
 }
 
 export type SurgeryReport = {
@@ -53,6 +57,8 @@ export type SurgeryReport = {
   /** Those that some adapter changes: they have inputs in the graphs, unless merged. */
   readonly linears: readonly Linear[]
   readonly coverage: readonly SurgeryCoverage[]
+  /** Of a merge into quantised linears. */
+  readonly roundings?: readonly Rounding[]
   readonly files: readonly FileEntry[]
 }
 
@@ -62,7 +68,9 @@ export async function operate(input: SurgeryInput, out: OutFolder, host: Host): 
   const files = input.files.toSorted()
   const models = await Promise.all(files.map((file) => readModel(base, file)))
   const locations = await checkData(models, base)
-  const found = models.map((model) => ({ model, sites: findLinears(model) }))
+  const spoken = await namesOf(input.adapters)
+  const speaks = (part: string) => spoken.some((name) => name.includes(part))
+  const found = models.map((model) => ({ model, sites: spellAs(findLinears(model), speaks) }))
   const linears = commonLinears(found.flatMap(({ sites }) => sites))
   const adapters = await (target === 'stacked'
     ? readStack(input.adapters, linears)
@@ -79,10 +87,12 @@ export async function operate(input: SurgeryInput, out: OutFolder, host: Host): 
   const deltas = groupDeltas(adapters)
   const patches: DataPatch[] = []
   const edited = new Map<string, Uint8Array>()
+  const roundings: Rounding[] = []
   for (const { model, sites } of targeted) {
     if (target === 'merged') {
       const merged = await mergeWeights(model, sites, deltas, base)
       patches.push(...merged.patches)
+      roundings.push(...merged.roundings)
       edited.set(model.file, applyEdits(model.bytes, model.file, merged.edits))
     } else edited.set(model.file, applyEdits(model.bytes, model.file, attachPaths(model, sites, target)))
   }
@@ -119,6 +129,7 @@ export async function operate(input: SurgeryInput, out: OutFolder, host: Host): 
     adapters: entries,
     linears: linears.filter(({ module }) => modules.has(module)),
     coverage: targeted.flatMap(({ sites }) => adapters.flatMap((adapter) => coverage(adapter, sites))),
+    ...(roundings.length > 0 && { roundings }),
     files: written,
   }
   await writeFile(out, SURGERY_FILE, new TextEncoder().encode(canonicalJson(report)), host)
@@ -157,15 +168,24 @@ async function checkData(models: readonly SurgeryModel[], base: Folder): Promise
   return [...ends.keys()].toSorted()
 }
 
+/** Of all tensors of the adapters, as their files spell them. */
+async function namesOf(adapters: readonly AdapterInput[]): Promise<string[]> {
+  const files = await Promise.all(
+    adapters.map(({ name, folder }) => openWeights(folder, `adapter ${quote(name)}`).catch(() => undefined)),
+  )
+  // What cannot be opened is refused, with all that is wrong with it, where the adapters are read.
+  return files.flatMap((file) => (file === undefined ? [] : [...file.tensors.keys()]))
+}
+
 /** In the order of the first file. One module has one size in all files and branches. */
 function commonLinears(sites: readonly Site[]): Linear[] {
   const first = new Map<string, Site>()
   for (const site of sites) {
     const other = first.get(site.module)
     if (other === undefined) first.set(site.module, site)
-    else if (other.in !== site.in || other.out !== site.out) throw ambiguous(other, site)
+    else if (other.in !== site.in || other.moduleOut !== site.moduleOut) throw ambiguous(other, site)
   }
-  return [...first.values()].map(({ module, in: inSize, out }) => ({ module, in: inSize, out }))
+  return [...first.values()].map(({ module, in: inSize, moduleOut }) => ({ module, in: inSize, out: moduleOut }))
 }
 
 /** In file order. Files of one model may share a tensor: then both say the same of it. */
@@ -210,11 +230,12 @@ async function copyData(
 
 function coverage(adapter: WeightedAdapter, sites: readonly Site[]): SurgeryCoverage[] {
   const byModule = new Map(adapter.modules.map((module) => [module.linear.module, module]))
-  return sites.flatMap(({ module, file, node, weight, evidence }) => {
+  return sites.flatMap((site) => {
+    const { module, file, node, weight, evidence, columns, fused } = site
     const tensors = byModule.get(module)?.tensors
     if (tensors === undefined) return []
-    return [
-      { adapter: adapter.name, tensors, module, file, op: node.op, node: node.name, weight: weight.name, evidence },
-    ]
+    const found = { module, file, op: node.op, node: node.name, weight: weight.name, evidence }
+    const cut = fused === undefined ? {} : { columns: { from: columns.nodeFrom, width: columns.width, by: fused } }
+    return [{ adapter: adapter.name, tensors, ...found, ...cut }]
   })
 }

@@ -106,8 +106,16 @@ test('Gemm with transB takes a stack or a merge, and refuses slots, whose batch 
   await expect(surgery(files, 'routed', adapter)).rejects.toMatchObject({ code: 'onnx-unsupported' })
 })
 
-test('a merge into 4-bit weights is refused with the way out', async () => {
-  await expect(surgery({ 'nbits.onnx': exported('nbits.onnx') }, 'merged')).rejects.toThrow(
-    /is quantised .*; take compile/,
+test('a merge into 4-bit weights changes their codes and nothing else, and is nearer to PEFT than the base', async () => {
+  const original = exported('nbits.onnx')
+  const made = await surgery({ 'nbits.onnx': original }, 'merged')
+  const got = await run(made.files, 'nbits.onnx', idFeeds())
+  const peft = oracle.peft.nbits ?? []
+  expect(distance(got, peft)).toBeLessThan(distance(Float32Array.from(oracle.base.nbits ?? []), peft))
+  const before = readGraph(original, 'a').graph.initializers
+  const after = readGraph(made.files.get('nbits.onnx') ?? new Uint8Array(), 'a').graph.initializers
+  const changed = [...before].filter(([key, { payload }]) =>
+    Buffer.compare(payload, after.get(key)?.payload ?? payload),
   )
+  expect(changed).toHaveLength(2 * 14)
 })
