@@ -81,10 +81,27 @@ function linearOf(node: SurgeryNode, file: string): LinearNode | undefined {
   if (node.domain === '' && (node.op === 'MatMul' || node.op === 'Gemm')) return floatLinear(node, file)
   if (node.domain === 'com.microsoft' && (node.op === 'MatMulNBits' || node.op === 'MatMulBnb4')) {
     const weight = findTensor(node.graph, node.inputs[1] ?? '')
-    const scales = findTensor(node.graph, node.inputs[2] ?? '')
+    const type = typeOf(node.graph, node.inputs[2] ?? '')
     const [inSize, out] = [node.ints.get('K'), node.ints.get('N')]
-    if (weight === undefined || scales === undefined || !inSize || !out) return undefined
-    return { file, node, in: inSize, out, weight, transposed: true, form: 'quantised', codec: node, type: scales.type }
+    if (weight === undefined || type === undefined || !inSize || !out) return undefined
+    return { file, node, in: inSize, out, weight, transposed: true, form: 'quantised', codec: node, type }
+  }
+  return undefined
+}
+
+/** By code of TensorProto.DataType. */
+const FLOATS: Readonly<Record<number, string>> = { 1: 'float32', 10: 'float16', 16: 'bfloat16' }
+
+/** Of scales, which may be stored in fewer bits than the operator takes them in. */
+function typeOf(graph: SurgeryGraph, scales: string): string | undefined {
+  let name = scales
+  for (let step = 0; step <= MAX_CHAIN; step += 1) {
+    const tensor = findTensor(graph, name)
+    if (tensor !== undefined) return tensor.type
+    const from = producer(graph, name)
+    if (from === undefined) return undefined
+    if (from.op === 'Cast') return FLOATS[from.ints.get('to') ?? 0]
+    name = from.inputs[0] ?? ''
   }
   return undefined
 }
@@ -97,6 +114,7 @@ function floatLinear(node: SurgeryNode, file: string): LinearNode | undefined {
   let form: LinearNode['form'] = 'stored'
   let scales: SurgeryTensor | undefined
   let codec: SurgeryNode | undefined
+  let cast: string | undefined
   let name = node.inputs[1] ?? ''
   for (let step = 0; step <= MAX_CHAIN; step += 1) {
     const weight = findTensor(node.graph, name)
@@ -113,7 +131,7 @@ function floatLinear(node: SurgeryNode, file: string): LinearNode | undefined {
         transposed,
         form,
         ...(codec && { codec }),
-        type: (scales ?? weight).type,
+        type: cast ?? (scales ?? weight).type,
       }
     }
     const from = producer(node.graph, name)
@@ -122,7 +140,8 @@ function floatLinear(node: SurgeryNode, file: string): LinearNode | undefined {
       form = 'quantised'
       codec = from
       scales = findTensor(from.graph, from.inputs[1] ?? '')
-    } else if (from.op === 'Transpose') transposed = !transposed
+    } else if (from.op === 'Cast') cast ??= FLOATS[from.ints.get('to') ?? 0] ?? ''
+    else if (from.op === 'Transpose') transposed = !transposed
     else if (from.op !== 'Identity') return undefined
     if (form === 'stored') form = 'derived'
     name = from.inputs[0] ?? ''
@@ -138,6 +157,8 @@ function nameOfNode({ name, metadata }: SurgeryNode): string | undefined {
   if (name.startsWith('/') && NODE_SUFFIX.test(name)) {
     return canonical(name.replace(NODE_SUFFIX, '').slice(1).replaceAll('/', '.'))
   }
+  const dotted = /^(\w+(?:\.\w+)+)\.MatMul(?:\.centred)?$/.exec(name)?.[1]
+  if (dotted !== undefined) return canonical(dotted)
   const scopes = [...(metadata.get(SCOPES) ?? '').matchAll(/'([\w.]*)'/g)].map((match) => match[1] ?? '')
   const module = scopes.at(-2)
   return module === undefined || module === '' ? undefined : canonical(module)
