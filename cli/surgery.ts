@@ -34,7 +34,7 @@ export async function surgeryCommand(order: SurgeryOrder, options: { out: string
   process.stdout.write(options.json ? `${JSON.stringify({ out, report })}\n` : `${summary(report, out)}\n`)
 }
 
-function summary({ target, coverage, files }: SurgeryReport, out: string): string {
+function summary({ target, coverage, files, roundings = [] }: SurgeryReport, out: string): string {
   const groups = Map.groupBy(coverage, ({ adapter, file, op, evidence }) => [adapter, file, op, evidence].join('\0'))
   const rows = [...groups].map(([key, lines]) => [...key.split('\0'), String(lines.length)])
   return [
@@ -42,7 +42,23 @@ function summary({ target, coverage, files }: SurgeryReport, out: string): strin
     '',
     table(['adapter', 'file', 'operator', 'evidence', 'linears'], rows),
     '',
+    ...warnings(roundings),
     `not run against its sources; every linear and its evidence: ${SURGERY_FILE}`,
     'the gpu-backend does not serve it: it needs engine.onnx, which is built from a checkpoint',
   ].join('\n')
+}
+
+function warnings(roundings: NonNullable<SurgeryReport['roundings']>): string[] {
+  if (roundings.length === 0) return []
+  const rows = roundings.map(({ module, relativeError, lossOfDelta }) => [
+    module,
+    relativeError.toPrecision(3),
+    lossOfDelta.toPrecision(3),
+  ])
+  return [
+    `warning: merged into quantised weights, which were rounded again; \`compile\` keeps the adapter in float32 beside them`,
+    '',
+    table(['linear', 'error over what was to be stored', 'error over what was merged'], rows),
+    '',
+  ]
 }
