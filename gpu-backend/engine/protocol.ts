@@ -6,6 +6,7 @@ import type { Resident } from './slots.ts'
 export interface EngineInfo {
   readonly base: string
   readonly maxPositions: number
+  readonly vocabSize: number
   readonly slots: number
 }
 
@@ -25,6 +26,8 @@ export type FromWorker =
   | { readonly type: 'ready'; readonly info: EngineInfo; readonly stats: Stats }
   | { readonly type: 'unready'; readonly failure: Failure }
   | { readonly type: 'events'; readonly events: readonly RowEvent[]; readonly stats: Stats }
+  /** Once a second while the thread is not inside a run: a thread that hangs sends none. */
+  | { readonly type: 'alive'; readonly stats: Stats }
   | { readonly type: 'done'; readonly id: number; readonly outcome: Outcome; readonly stats: Stats }
 
 export type Outcome =
@@ -32,6 +35,9 @@ export type Outcome =
   | { readonly residents: readonly Resident[] }
   | { readonly failure: Failure }
   | { readonly ok: true }
+
+/** Between two signs of life. */
+export const ALIVE_MS = 1_000
 
 export interface WorkerData {
   readonly config: EngineConfig

@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import type { Engine } from './engine.ts'
 import { toFailure } from './failure.ts'
 import { type OpenEngine, openEngine } from './open.ts'
-import type { Call, FromWorker, Outcome, ToWorker, WorkerData } from './protocol.ts'
+import { ALIVE_MS, type Call, type FromWorker, type Outcome, type ToWorker, type WorkerData } from './protocol.ts'
 
 const port = parentPort!
 const send = (message: FromWorker): void => port.postMessage(message)
@@ -13,6 +13,8 @@ try {
   const opened = await openEngine(config, (events, engine) => send({ type: 'events', events, stats: engine.stats }))
   port.on('message', (message: ToWorker) => receive(opened, message))
   send({ type: 'ready', info: opened.info, stats: opened.engine.stats })
+  // The port keeps the thread, this does not.
+  setInterval(() => send({ type: 'alive', stats: opened.engine.stats }), ALIVE_MS).unref()
 } catch (error) {
   send({ type: 'unready', failure: toFailure(error) })
 }

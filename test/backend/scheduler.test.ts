@@ -56,8 +56,10 @@ function open(maxRows = 4, pin: (digest: string) => Pinned = () => 'full', prefi
     slots: 1,
     endIds: new Set([END]),
     decode: undefined,
+    vocabulary: undefined,
     maxQueue: 100,
     prefillTokens,
+    kvTokens: 400,
     emit,
   })
   const opened: InProcess = { engine, listeners }
