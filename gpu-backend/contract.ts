@@ -235,8 +235,8 @@ export const ChatCompletionRequest = z
   })
 export type ChatCompletionRequest = z.infer<typeof ChatCompletionRequest>
 
-/** Texts per request, as OpenAI's. */
-export const MAX_EMBEDDING_INPUTS = 2_048
+/** Texts per request: with more, an answer of long vectors in decimal digits would not fit through the gateway. */
+export const MAX_EMBEDDING_INPUTS = 512
 
 /** `POST /v1/embeddings`, of an encoder that embeds sentences. */
 export const EmbeddingRequest = z.strictObject({

@@ -5,7 +5,7 @@ import { BackendError } from '../errors.ts'
 import { toError, toFailure } from './failure.ts'
 import { Pieces } from './pieces.ts'
 import type { Call, EngineInfo, FromWorker, Outcome, ToWorker, WorkerData } from './protocol.ts'
-import type { EngineConfig, GenerateRequest, Piece, Stats } from './request.ts'
+import type { EmbedRequest, EngineConfig, GenerateRequest, Piece, Stats } from './request.ts'
 import type { Resident } from './slots.ts'
 
 export interface EngineClient {
@@ -15,6 +15,8 @@ export interface EngineClient {
   readonly stats: Stats
   /** Ends when the generation does; leaving the loop early, or `signal`, aborts it. Throws `BackendError`. */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<Piece, void, undefined>
+  /** A vector per row. `signal` aborts it. Throws `BackendError`. */
+  embed(request: EmbedRequest, signal?: AbortSignal): Promise<readonly Float32Array[]>
   load(digest: string, mix?: Mix): Promise<number>
   unload(digest: string): Promise<void>
   residents(): Promise<readonly Resident[]>
@@ -127,6 +129,19 @@ class WorkerEngine implements EngineClient {
       signal?.removeEventListener('abort', abort)
       this.#rows.delete(id)
       if (!pieces.finished && !signal?.aborted) this.#send({ type: 'abort', id })
+    }
+  }
+
+  async embed(request: EmbedRequest, signal?: AbortSignal): Promise<readonly Float32Array[]> {
+    signal?.throwIfAborted()
+    const id = this.#nextId++
+    const abort = (): void => this.#send({ type: 'abort', id })
+    signal?.addEventListener('abort', abort, { once: true })
+    try {
+      const outcome = await this.#call({ type: 'embed', id, request })
+      return 'vectors' in outcome ? outcome.vectors : []
+    } finally {
+      signal?.removeEventListener('abort', abort)
     }
   }
 

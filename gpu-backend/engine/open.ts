@@ -23,7 +23,7 @@ import { Slots } from './slots.ts'
 import { adapterReader } from './store.ts'
 
 /** Rank of the bank when the artifact has no adapter that says how large it should be. */
-const DEFAULT_BANK_RANK = 16
+export const DEFAULT_BANK_RANK = 16
 
 export interface OpenEngine {
   readonly engine: Engine

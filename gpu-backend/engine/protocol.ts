@@ -1,6 +1,6 @@
 // Messages between the main thread, which speaks HTTP, and the worker thread, which a running graph blocks.
 import type { Mix } from '../contract.ts'
-import type { EngineConfig, Failure, GenerateRequest, RowEvent, Stats } from './request.ts'
+import type { EmbedRequest, EngineConfig, Failure, GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Resident } from './slots.ts'
 
 export interface EngineInfo {
@@ -8,6 +8,8 @@ export interface EngineInfo {
   readonly maxPositions: number
   readonly vocabSize: number
   readonly slots: number
+  /** Numbers of a vector, where the base is an encoder. */
+  readonly embeddingWidth?: number
 }
 
 export type ToWorker =
@@ -21,6 +23,7 @@ export type Call =
   | { readonly type: 'load'; readonly id: number; readonly digest: string; readonly mix?: Mix | undefined }
   | { readonly type: 'unload'; readonly id: number; readonly digest: string }
   | { readonly type: 'list'; readonly id: number }
+  | { readonly type: 'embed'; readonly id: number; readonly request: EmbedRequest }
 
 export type FromWorker =
   | { readonly type: 'ready'; readonly info: EngineInfo; readonly stats: Stats }
@@ -33,6 +36,7 @@ export type FromWorker =
 export type Outcome =
   | { readonly slot: number }
   | { readonly residents: readonly Resident[] }
+  | { readonly vectors: readonly Float32Array[] }
   | { readonly failure: Failure }
   | { readonly ok: true }
 

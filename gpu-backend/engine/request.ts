@@ -24,6 +24,11 @@ export interface GenerateRequest {
   readonly constraint?: Constraint | undefined
 }
 
+/** Texts to embed, as token ids. */
+export interface EmbedRequest extends Pick<GenerateRequest, 'adapter' | 'mix' | 'tenant'> {
+  readonly rows: readonly (readonly number[])[]
+}
+
 /** What one step adds to one row. */
 export interface Piece {
   readonly ids: readonly number[]

@@ -8,6 +8,7 @@ import { runnableOf } from '../engine/mix.ts'
 import { BackendError } from '../errors.ts'
 import { answerError } from './answer-error.ts'
 import type { VerifyCapability } from './capability.ts'
+import { embed } from './embed.ts'
 import type { Env } from './env.ts'
 import { chat, complete, type GenerateOptions } from './generate.ts'
 import type { MayScrape } from './scrape.ts'
@@ -78,6 +79,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   })
   app.post(paths.completions, may('infer'), (context) => complete(context, options))
   app.post(paths.chat, may('infer'), (context) => chat(context, options))
+  app.post(paths.embeddings, may('infer'), (context) => embed(context, options))
   app.post(paths.load, may('load'), async (context) => {
     const startMs = now()
     const { digest, mix } = adapterOf(context.get('capability'))

@@ -11,6 +11,8 @@ export interface MetricsSource {
 }
 
 export interface Recording {
+  /** The prompt has run. */
+  ran(): void
   /** Tokens that came now, of one of the request's rows. */
   tokens(row: number, count: number): void
   end(outcome: string): void
@@ -92,13 +94,15 @@ export function createMetrics(source: MetricsSource, now: () => number): Metrics
     record(tokensOfPrompt) {
       const startMs = now()
       const lastMs = new Map<number, number>()
+      const ran = (): void => promptTokens.inc(tokensOfPrompt)
       return {
+        ran,
         tokens(row, count) {
           if (count === 0) return
           const nowMs = now()
           const before = lastMs.get(row)
           if (lastMs.size === 0) {
-            promptTokens.inc(tokensOfPrompt)
+            ran()
             firstToken.observe((nowMs - startMs) / 1000)
           }
           if (before !== undefined) between.observe((nowMs - before) / 1000)

@@ -250,6 +250,11 @@ describe('what is refused, by name', () => {
     expect(error.message.startsWith(`"${param}"`) || error.message.includes('no tools')).toBe(true)
   })
 
+  test('vectors of a base that generates text', async () => {
+    const answer = await at.post(paths.embeddings, { input: 'x' })
+    expect([answer.status, (await read(answer)).error.message]).toEqual([400, expect.stringContaining('embeds none')])
+  })
+
   test('fields that are null are as if they were absent', async () => {
     const absent = { max_tokens: null, n: null, stop: null, logprobs: null, best_of: null, suffix: null, seed: null }
     const answer = await at.post(paths.completions, { prompt: 'In', temperature: 0, ...absent })

@@ -76,6 +76,7 @@ async function saying(answer: string, finish: 'stop' | 'length' = 'stop') {
         yield { ids: [at], text: part, ...(at === parts.length - 1 ? { finish } : {}) }
       }
     },
+    embed: async () => [],
     load: async () => 0,
     unload: async () => {},
     residents: async () => [],

@@ -232,6 +232,50 @@ describe('what the caller gets', () => {
   })
 })
 
+describe('embeddings', () => {
+  const embed = (model: string, more: object = {}) =>
+    house.call('POST', '/v1/embeddings', key, { model, input: ['hi', 'there'], ...more })
+
+  it('go the way of every request: authorised, signed, answered, metered', async () => {
+    const reply = await embed('red', { encoding_format: 'base64' })
+    expect([reply.status, reply.json.data]).toEqual([200, [{ object: 'embedding', index: 0, embedding: [1] }]])
+    expect(house.backend.seen[0]).toMatchObject({
+      path: '/v1/embeddings',
+      claims: { act: 'infer', tenant: 'acme', base: BASE, adapter: digest('1'), model: 'red' },
+      body: { input: ['hi', 'there'], encoding_format: 'base64' },
+    })
+    expect(await usageOf(reply.headers.get('x-request-id'))).toMatchObject({
+      status: 'settled',
+      model: 'red',
+      promptTokens: 7,
+      completionTokens: 0,
+      grantId: 'red',
+    })
+  })
+
+  it('of a model that is not granted are those of one that does not exist', async () => {
+    const [forbidden, unknown] = [await embed('blue'), await embed('no-such')]
+    expect([forbidden.status, forbidden.text]).toEqual([404, unknown.text])
+    expect(house.backend.seen).toHaveLength(0)
+  })
+
+  it.each([
+    [{ input: [] }, 'input'],
+    [{ input: 3 }, 'input'],
+    [{ stream: true }, 'stream'],
+    [{ adapter: digest('2') }, 'adapter'],
+  ])('with %j are refused by name', async (more, field) => {
+    const reply = await embed('red', more)
+    expect([reply.status, reply.json.error.param]).toEqual([400, field])
+  })
+
+  it('are settled without a count where the backend gives none', async () => {
+    house.backend.fail('one.test', 'no-usage')
+    const reply = await embed('red')
+    expect(await usageOf(reply.headers.get('x-request-id'))).toMatchObject({ status: 'settled', promptTokens: null })
+  })
+})
+
 describe('the reserve backend', () => {
   const bothHosts = () => house.backend.seen.map((seen) => seen.host).sort()
   /** Makes the one that the adapter prefers fail. */
