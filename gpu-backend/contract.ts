@@ -213,7 +213,12 @@ export const ChatCompletionRequest = z
       .max(MAX_TOOLS)
       .refine(shortEnough, `have more than ${MAX_SCHEMA_CHARS} characters`)
       .nullish(),
-    tool_choice: z.enum(['none', 'auto'], 'may be "none" or "auto"; a call cannot be forced here').nullish(),
+    tool_choice: z
+      .union([
+        z.enum(['none', 'auto', 'required']),
+        z.strictObject({ type: z.literal('function'), function: z.strictObject({ name: FunctionName }) }),
+      ])
+      .nullish(),
     parallel_tool_calls: z.literal(true, 'may be true only: how many calls an answer has is up to the model').nullish(),
     response_format: ResponseFormat.nullish(),
     ...sampling,
@@ -224,6 +229,10 @@ export const ChatCompletionRequest = z
     }
     if (value.top_logprobs != null && value.logprobs !== true) refuse('top_logprobs', 'needs logprobs to be true')
     if (value.tool_choice != null && value.tools == null) refuse('tool_choice', 'needs tools')
+    const named = typeof value.tool_choice === 'object' ? value.tool_choice?.function.name : undefined
+    if (named !== undefined && !value.tools?.some((tool) => tool.function.name === named)) {
+      refuse('tool_choice', `names the function "${named}", which is none of the tools`)
+    }
     const { max_tokens: older, max_completion_tokens: newer } = value
     if (older != null && newer != null && older !== newer) {
       refuse('max_tokens', `is ${older} and max_completion_tokens is ${newer}; send one of them`)

@@ -5,7 +5,11 @@ import type { Allowed } from './sampler.ts'
 import { loadXgrammar } from './xgrammar.ts'
 
 /** Checked before: a schema within the subset that the grammar keeps to. */
-export type Constraint = { readonly kind: 'object' } | { readonly kind: 'schema'; readonly schema: string }
+export type Constraint =
+  | { readonly kind: 'object' }
+  | { readonly kind: 'schema'; readonly schema: string }
+  /** One call of one of these functions, in the form of `<tool_call>`. */
+  | { readonly kind: 'call'; readonly functions: readonly { readonly name: string; readonly schema: string }[] }
 
 /** The tokens as the tokenizer's file spells them, by id. */
 export interface Vocabulary {
@@ -41,7 +45,7 @@ export function createGrammars(vocabulary: Vocabulary | undefined): Grammars {
   const kept = new Map<string, CompiledGrammar>()
 
   async function compile(constraint: Constraint): Promise<CompiledGrammar> {
-    const key = constraint.kind === 'schema' ? constraint.schema : ''
+    const key = JSON.stringify(constraint)
     const before = kept.get(key)
     if (before !== undefined) {
       kept.delete(key)
@@ -49,13 +53,10 @@ export function createGrammars(vocabulary: Vocabulary | undefined): Grammars {
       return before
     }
     compiler ??= createCompiler(vocabulary)
-    const { kind } = constraint
-    const schema = kind === 'schema' ? constraint.schema : '{"type":"object"}'
-    const compiled = await (await compiler)
-      .compileJSONSchema(schema, true, undefined, undefined, kind === 'schema', MAX_WHITESPACE)
-      .catch(() => {
-        throw new BackendError('request_invalid', 'no grammar can be made of this schema', 'response_format')
-      })
+    const compiled = await compileWith(await compiler, constraint).catch(() => {
+      const field = constraint.kind === 'call' ? 'tools' : 'response_format'
+      throw new BackendError('request_invalid', 'no grammar can be made of this schema', field)
+    })
     kept.set(key, compiled)
     const [oldest] = kept
     if (kept.size > MAX_KEPT && oldest !== undefined) {
@@ -85,6 +86,21 @@ export function createGrammars(vocabulary: Vocabulary | undefined): Grammars {
       }
     },
   }
+}
+
+function compileWith(compiler: GrammarCompiler, constraint: Constraint): Promise<CompiledGrammar> {
+  if (constraint.kind !== 'call') {
+    const schema = constraint.kind === 'schema' ? constraint.schema : '{"type":"object"}'
+    return compiler.compileJSONSchema(schema, true, undefined, undefined, constraint.kind === 'schema', MAX_WHITESPACE)
+  }
+  const elements = constraint.functions.map(({ name, schema }) => ({
+    type: 'tag',
+    begin: `<tool_call>\n{"name": "${name}", "arguments": `,
+    content: { type: 'json_schema', json_schema: JSON.parse(schema) },
+    end: '}\n</tool_call>',
+  }))
+  const format = elements.length === 1 ? elements[0] : { type: 'or', elements }
+  return compiler.compileStructuralTag(JSON.stringify({ type: 'structural_tag', format }))
 }
 
 async function createCompiler(vocabulary: Vocabulary | undefined): Promise<GrammarCompiler> {

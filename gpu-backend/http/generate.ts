@@ -14,7 +14,7 @@ import { completionAnswer } from './completion-answer.ts'
 import type { Env, Log } from './env.ts'
 import type { Metrics } from './metrics.ts'
 import { readBody } from './read-body.ts'
-import { constraintOf } from './response-format.ts'
+import { callConstraintOf, constraintOf } from './response-format.ts'
 import { type Indexed, runChoices } from './run-choices.ts'
 import { streamEvents } from './stream.ts'
 import { tokenTexts } from './token-texts.ts'
@@ -89,7 +89,7 @@ export async function chat(context: Context<Env>, options: GenerateOptions): Pro
   const capability = context.get('capability')
   const { maxPositions, vocabSize } = options.engine.info
   const tools = body.tool_choice === 'none' ? undefined : (body.tools ?? undefined)
-  const constraint = constraintOf(body.response_format)
+  const constraint = constraintOf(body.response_format) ?? callConstraintOf(tools, body.tool_choice)
   const promptIds = text.encodeChat(templateMessages(body.messages), maxPositions - 1, tools)
   const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
   const n = body.n ?? 1

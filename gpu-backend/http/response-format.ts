@@ -1,7 +1,7 @@
-// `response_format` → what the grammar keeps an answer to. Of JSON Schema only the subset that it keeps to is taken,
+// `response_format`, or a call that is asked for → what the grammar keeps an answer to. Of JSON Schema only the subset that it keeps to is taken,
 // and the rest refused by name: a keyword that is ignored is an answer that is not what was asked for.
 import { z } from 'zod'
-import type { ResponseFormat } from '../contract.ts'
+import type { ChatCompletionRequest, ResponseFormat, Tool } from '../contract.ts'
 import type { Constraint } from '../engine/grammar.ts'
 import { BackendError } from '../errors.ts'
 
@@ -14,7 +14,6 @@ const MAX_DEPTH = 16
 const MAX_VALUES = 512
 const MAX_ITEMS = 1_000
 
-const FIELD = 'response_format.json_schema.schema'
 const TYPES = ['object', 'array', 'string', 'number', 'integer', 'boolean', 'null'] as const
 const Type = z.enum(TYPES)
 const Integer = z.int(`must be an integer`)
@@ -75,15 +74,36 @@ const OF_TYPE: Readonly<Record<string, (typeof TYPES)[number]>> = {
 export function constraintOf(format: ResponseFormat | null | undefined): Constraint | undefined {
   if (format == null || format.type === 'text') return undefined
   if (format.type === 'json_object') return { kind: 'object' }
-  return { kind: 'schema', schema: JSON.stringify(new Reader().root(format.json_schema.schema)) }
+  const reader = new Reader('response_format.json_schema.schema')
+  return { kind: 'schema', schema: JSON.stringify(reader.root(format.json_schema.schema)) }
+}
+
+/** Where an answer has to be a call. Throws `request_invalid`. */
+export function callConstraintOf(
+  tools: readonly Tool[] | undefined,
+  choice: ChatCompletionRequest['tool_choice'],
+): Constraint | undefined {
+  if (tools === undefined || choice == null || choice === 'auto' || choice === 'none') return undefined
+  const asked = choice === 'required' ? tools : tools.filter((tool) => tool.function.name === choice.function.name)
+  const functions = asked.map(({ function: { name, parameters } }) => {
+    const field = `tools.${tools.findIndex((tool) => tool.function.name === name)}.function.parameters`
+    const reader = new Reader(field)
+    return { name, schema: JSON.stringify(reader.root(parameters ?? { type: 'object', properties: {} })) }
+  })
+  return { kind: 'call', functions }
 }
 
 class Reader {
+  readonly #field: string
   #schemas = 0
   /** Reference → where it is used, to be looked up when all definitions are read. */
   readonly #used = new Map<string, string>()
   /** Schemas that are each other at once, without a character between them: by path, the paths that they lead to. */
   readonly #leads = new Map<string, string[]>()
+
+  constructor(field: string) {
+    this.#field = field
+  }
 
   root(given: unknown): object {
     const { $defs, definitions } = this.#parse(given, '#')
@@ -99,7 +119,7 @@ class Reader {
       clean[key] = Object.fromEntries(read)
     }
     for (const [reference, path] of this.#used) {
-      if (!known.has(reference)) throw refused(path, `refers to "${reference}", which is not there`)
+      if (!known.has(reference)) throw this.#refused(path, `refers to "${reference}", which is not there`)
     }
     for (const path of known) this.#follow(path, new Set())
     return clean
@@ -107,11 +127,12 @@ class Reader {
 
   #read(given: unknown, path: string, depth: number): Record<string, unknown> {
     this.#schemas += 1
-    if (this.#schemas > MAX_SCHEMAS) throw refused(path, `is one schema more than the ${MAX_SCHEMAS} that are taken`)
-    if (depth > MAX_DEPTH) throw refused(path, `lies deeper than ${MAX_DEPTH} levels`)
+    if (this.#schemas > MAX_SCHEMAS)
+      throw this.#refused(path, `is one schema more than the ${MAX_SCHEMAS} that are taken`)
+    if (depth > MAX_DEPTH) throw this.#refused(path, `lies deeper than ${MAX_DEPTH} levels`)
     const schema = this.#parse(given, path)
     if (path !== '#' && (schema.$defs ?? schema.definitions) !== undefined) {
-      throw refused(path, 'has definitions; they belong to the top')
+      throw this.#refused(path, 'has definitions; they belong to the top')
     }
     const form = this.#formOf(schema, path)
     if (form === '$ref') {
@@ -136,7 +157,7 @@ class Reader {
     for (const [key, of] of Object.entries(OF_TYPE)) {
       const value = schema[key as keyof Schema]
       if (value === undefined) continue
-      if (!types.includes(of)) throw refused(path, `has "${key}" and is no ${of}`)
+      if (!types.includes(of)) throw this.#refused(path, `has "${key}" and is no ${of}`)
       clean[key] = value
     }
     if (properties !== undefined) {
@@ -148,7 +169,7 @@ class Reader {
       )
     }
     const stranger = required?.find((name) => properties === undefined || !Object.hasOwn(properties, name))
-    if (stranger !== undefined) throw refused(path, `requires "${stranger}", which is none of its properties`)
+    if (stranger !== undefined) throw this.#refused(path, `requires "${stranger}", which is none of its properties`)
     if (more !== undefined && typeof more !== 'boolean') {
       clean.additionalProperties = this.#read(more, `${path}/additionalProperties`, depth + 1)
     }
@@ -168,7 +189,7 @@ class Reader {
     for (const [low, high, apart] of pairs) {
       const [from, to] = [schema[low], schema[high]]
       if (from !== undefined && to !== undefined && from + apart > to) {
-        throw refused(path, `has ${low} ${from} and ${high} ${to}: no value is both`)
+        throw this.#refused(path, `has ${low} ${from} and ${high} ${to}: no value is both`)
       }
     }
   }
@@ -179,11 +200,12 @@ class Reader {
     const [form, second] = forms.filter(
       (found) => found !== 'type' || !forms.some((f) => f === 'const' || f === 'enum'),
     )
-    if (form === undefined) throw refused(path, 'has no type')
-    if (second !== undefined) throw refused(path, `has both "${form}" and "${second}"; only one of them is kept to`)
+    if (form === undefined) throw this.#refused(path, 'has no type')
+    if (second !== undefined)
+      throw this.#refused(path, `has both "${form}" and "${second}"; only one of them is kept to`)
     if (form === 'type') return form
     const beside = Object.keys(OF_TYPE).find((key) => schema[key as keyof Schema] !== undefined)
-    if (beside !== undefined) throw refused(path, `has "${beside}" beside "${form}", where it is not kept to`)
+    if (beside !== undefined) throw this.#refused(path, `has "${beside}" beside "${form}", where it is not kept to`)
     return form
   }
 
@@ -192,20 +214,20 @@ class Reader {
     if (parsed.success) return parsed.data
     const issue = parsed.error.issues[0]!
     if (issue.code === 'unrecognized_keys') {
-      throw refused(path, `has "${issue.keys[0]}", which is not supported`)
+      throw this.#refused(path, `has "${issue.keys[0]}", which is not supported`)
     }
     const at = issue.path.join('/')
-    throw refused(at === '' ? path : `${path}/${at}`, issue.message)
+    throw this.#refused(at === '' ? path : `${path}/${at}`, issue.message)
   }
 
   /** A schema that is itself, by way of others, has no value and no grammar. */
   #follow(path: string, seen: ReadonlySet<string>): void {
-    if (seen.has(path)) throw refused(path, 'is defined by itself alone')
+    if (seen.has(path)) throw this.#refused(path, 'is defined by itself alone')
     for (const next of this.#leads.get(path) ?? []) this.#follow(next, new Set([...seen, path]))
   }
-}
 
-function refused(path: string, what: string): BackendError {
-  const message = `"${FIELD}": ${path.slice(0, 200)} ${what.slice(0, 200)}`
-  return new BackendError('request_invalid', message, FIELD)
+  #refused(path: string, what: string): BackendError {
+    const message = `"${this.#field}": ${path.slice(0, 200)} ${what.slice(0, 200)}`
+    return new BackendError('request_invalid', message, this.#field)
+  }
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import OpenAI from 'openai'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { compile } from '../../compiler/compile.ts'
 import type { Tool } from '../../gpu-backend/contract.ts'
 import type { EngineClient } from '../../gpu-backend/engine/client.ts'
 import type { GenerateRequest, Stats } from '../../gpu-backend/engine/request.ts'
@@ -13,8 +14,9 @@ import { capabilityVerifier } from '../../gpu-backend/http/capability.ts'
 import { templateMessages } from '../../gpu-backend/http/chat-messages.ts'
 import { createMetrics } from '../../gpu-backend/http/metrics.ts'
 import { ToolCalls } from '../../gpu-backend/http/tool-calls.ts'
+import { serve } from '../../gpu-backend/serve.ts'
 import { openText, type Text } from '../../gpu-backend/text/tokenizer.ts'
-import { openFolder } from '../../runtime/disk.ts'
+import { nodeHost, openFolder, stageFolder } from '../../runtime/disk.ts'
 import { claimsOf, mint, SECRET } from './mint.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
@@ -185,5 +187,62 @@ describe('a call', () => {
         expect(cut(whole.match(new RegExp(`.{1,${size}}`, 'gs')) ?? [])).toEqual(cut([whole]))
       }),
     )
+  })
+})
+
+describe('a call that is asked for', () => {
+  const other: OpenAI.ChatCompletionTool = { type: 'function', function: { name: 'hang_up' } }
+  const tools = [other, withTools.tools[0]!]
+
+  test('is made by a model that was never taught to, with arguments of the schema', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'sidepath-forced-'))
+    afterAll(() => rm(folder, { recursive: true, force: true }))
+    const base = join(folder, 'base')
+    await cp(join(ROOT, 'examples/demo/base'), base, { recursive: true })
+    const config = JSON.parse(await readFile(join(base, 'tokenizer_config.json'), 'utf8'))
+    const given = JSON.stringify({ ...config, chat_template: oracle.tools.template })
+    await writeFile(join(base, 'tokenizer_config.json'), given)
+    const staged = await stageFolder(join(folder, 'artifact'))
+    await compile({ base: openFolder(base), adapters: [], target: 'routed' }, staged, nodeHost)
+    await staged.commit()
+    const backend = await serve({ artifact: join(folder, 'artifact'), secret: SECRET, port: 0, log: () => {} })
+    const openai = new OpenAI({
+      apiKey: await mint(claimsOf(backend.ready.base)),
+      baseURL: `${backend.url}/v1`,
+      maxRetries: 0,
+      fetch: (url, init) => {
+        const { model: _, ...body } = JSON.parse(String(init?.body))
+        return fetch(url, { ...init, body: JSON.stringify(body) } as RequestInit)
+      },
+    })
+    const asked = { ...question, tools, temperature: 1, max_tokens: 120 }
+    const named = { type: 'function' as const, function: { name: 'look_up' } }
+    const found = await Promise.all(
+      [0, 1, 2, 3, 4, 5].map((seed) =>
+        openai.chat.completions.create({ ...asked, seed, tool_choice: seed < 3 ? named : 'required' }),
+      ),
+    )
+    for (const [seed, { choices }] of found.entries()) {
+      const { message, finish_reason } = choices[0]!
+      expect([message.content, finish_reason]).toEqual([null, 'tool_calls'])
+      const [call] = message.tool_calls as OpenAI.ChatCompletionMessageFunctionToolCall[]
+      if (seed < 3) expect(call!.function.name).toBe('look_up')
+      const args = JSON.parse(call!.function.arguments)
+      if (call!.function.name === 'hang_up') expect(args).toEqual({})
+      else expect(args).toEqual({ order: expect.any(Number) })
+    }
+    await backend.close()
+  })
+
+  test('of a function that was not offered, or whose parameters cannot be kept to, is refused', async () => {
+    const { openai } = await saying(CALL)
+    const named = { type: 'function' as const, function: { name: 'drop_all' } }
+    const asked = openai.chat.completions.create({ ...withTools, tool_choice: named })
+    await expect(asked).rejects.toMatchObject({ status: 400, param: 'tool_choice' })
+    const pattern = { type: 'object', properties: { a: { type: 'string', pattern: 'x' } } }
+    const strange = [other, { type: 'function' as const, function: { name: 'f', parameters: pattern } }]
+    const unkept = openai.chat.completions.create({ ...question, tools: strange, tool_choice: 'required' })
+    await expect(unkept).rejects.toMatchObject({ status: 400, param: 'tools.1.function.parameters' })
+    expect((await openai.chat.completions.create({ ...question, tools: strange })).choices).toHaveLength(1)
   })
 })
