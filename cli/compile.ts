@@ -9,6 +9,7 @@ import type { KeepOptions, QuantiseOptions } from '../compiler/quantise/spec.ts'
 import { readAnyArtifact } from '../compiler/read-artifact.ts'
 import { VERIFICATION_FILE, type Verification } from '../compiler/verify/findings.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
+import { wasmLanes } from '../runtime/wasm-lanes.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { summariseKept } from './kept.ts'
@@ -127,6 +128,7 @@ export async function compileToFolder(
       staged,
       nodeHost,
       ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
+      wasmLanes(),
     )
     progress.stop()
     const { id, manifest } = result

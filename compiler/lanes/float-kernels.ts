@@ -1,6 +1,16 @@
 // Stored floats → float32, as they lie or transposed, and float32 → halves: WebAssembly SIMD, one function a stored type.
 // A function returns the largest absolute value that it met, as the bits of a float; NaN is above all of them.
-import { type Code, FunctionBuilder, f32x4, f64x2, i32, i32x4, type Local, repeatWhile, v128 } from '../merge/assembler.ts'
+import {
+  type Code,
+  FunctionBuilder,
+  f32x4,
+  f64x2,
+  i32,
+  i32x4,
+  type Local,
+  repeatWhile,
+  v128,
+} from '../merge/assembler.ts'
 import { absolute, maximum, minimum, roundToHalf, times, widenHalf } from '../merge/kernel-code.ts'
 import { ELEMENT_BYTES } from '../safetensors/decode.ts'
 import type { FloatDtype } from '../safetensors/dtypes.ts'
@@ -103,7 +113,9 @@ export function transposeKernel(dtype: FloatDtype): Kernel {
       ),
       ...turn(lows),
       ...turn(highs),
-      ...largest.set([...lows, ...highs].reduce((most, values) => i32x4.maxUnsigned(most, absolute(values.get)), largest.get)),
+      ...largest.set(
+        [...lows, ...highs].reduce((most, values) => i32x4.maxUnsigned(most, absolute(values.get)), largest.get),
+      ),
     ]).flat(),
     ...column.set(i32.add(column.get, i32.const(TRANSPOSE_COLUMNS))),
   ]
@@ -177,8 +189,7 @@ export function storeSums(sums: Local, error: Local, norm: Local): Code {
 }
 
 /** The high two floats as doubles. */
-export const promoteHigh = (values: Local): Code =>
-  f64x2.promoteLow(v128.shuffle(values.get, values.get, [2, 3, 2, 3]))
+export const promoteHigh = (values: Local): Code => f64x2.promoteLow(v128.shuffle(values.get, values.get, [2, 3, 2, 3]))
 
 function addSquares(sum: Local, values: Local, pair: Local): Code {
   return [f64x2.promoteLow(values.get), promoteHigh(values)].flatMap((doubles) => [

@@ -36,7 +36,15 @@ export function integerKernel(form: Form): Kernel {
   const [lo, hi, x, pair, quotient, scratch] = times(6, v) as [Local, Local, Local, Local, Local, Local]
   const [words, lowWords] = [v(), v()]
   const [errors, norms, error, norm, difference] = times(5, v) as [Local, Local, Local, Local, Local]
-  const candidate: Candidate = { half: v(), offsetHalf: v(), scale: v(), zero: v(), offset: v(), inverse: v(), shift: v() }
+  const candidate: Candidate = {
+    half: v(),
+    offsetHalf: v(),
+    scale: v(),
+    zero: v(),
+    offset: v(),
+    inverse: v(),
+    shift: v(),
+  }
   const best: Chosen = { half: v(), offsetHalf: v(), scale: v(), zero: v() }
   const [bestError, better, size] = [v(), v(), v()]
   const top = 2 ** bits - 1
@@ -49,10 +57,7 @@ export function integerKernel(form: Form): Kernel {
       ...quotient.set(
         i32x4.truncate(
           f64x2.least(
-            f64x2.most(
-              f64x2.add(f64x2.mul(pair.get, candidate.inverse.get), candidate.shift.get),
-              f64x2.const(0),
-            ),
+            f64x2.most(f64x2.add(f64x2.mul(pair.get, candidate.inverse.get), candidate.shift.get), f64x2.const(0)),
             f64x2.const(top),
           ),
         ),
@@ -114,10 +119,7 @@ export function integerKernel(form: Form): Kernel {
   ]
   const prepare: Code = [
     ...candidate.inverse.set(
-      v128.and(
-        f64x2.divide(f64x2.const(1), candidate.scale.get),
-        f64x2.notEqual(candidate.scale.get, f64x2.const(0)),
-      ),
+      v128.and(f64x2.divide(f64x2.const(1), candidate.scale.get), f64x2.notEqual(candidate.scale.get, f64x2.const(0))),
     ),
     ...candidate.shift.set(
       grid === 'affine'
@@ -160,9 +162,7 @@ export function integerKernel(form: Form): Kernel {
           candidate.half,
           candidate.scale,
         ),
-        ...size.set(
-          f64x2.add(lo.get, f64x2.divide(f64x2.mul(range, f64x2.const(1 - factor)), f64x2.const(2))),
-        ),
+        ...size.set(f64x2.add(lo.get, f64x2.divide(f64x2.mul(range, f64x2.const(1 - factor)), f64x2.const(2)))),
         ...round(
           f64x2.add(size.get, f64x2.mul(f64x2.const(middle), candidate.scale.get)),
           candidate.offsetHalf,

@@ -1,5 +1,16 @@
 // quantise/nf4.ts as WebAssembly SIMD, to the bit: the same doubles in the same order. The algebra is there.
-import { type Code, FunctionBuilder, f32x4, f64x2, i32, i32x4, i64x2, type Local, repeatWhile, v128 } from '../merge/assembler.ts'
+import {
+  type Code,
+  FunctionBuilder,
+  f32x4,
+  f64x2,
+  i32,
+  i32x4,
+  i64x2,
+  type Local,
+  repeatWhile,
+  v128,
+} from '../merge/assembler.ts'
 import { minimum, times } from '../merge/kernel-code.ts'
 import { EDGES, GROUP, NF4 } from '../quantise/nf4.ts'
 import { type Kernel, promoteHigh, storeSums } from './float-kernels.ts'
@@ -26,10 +37,7 @@ export function normalFloatKernel(): Kernel {
     ...end.set(i32.add(at.get, bytes)),
     ...most.set(v128.zero),
     ...repeatWhile(
-      [
-        ...most.set(f32x4.most(most.get, f32x4.abs(v128.load(0, at.get)))),
-        ...at.set(i32.add(at.get, i32.const(16))),
-      ],
+      [...most.set(f32x4.most(most.get, f32x4.abs(v128.load(0, at.get)))), ...at.set(i32.add(at.get, i32.const(16)))],
       i32.lessThan(at.get, end.get),
     ),
     ...most.set(f32x4.most(most.get, v128.shuffle(most.get, most.get, [2, 3, 0, 1]))),

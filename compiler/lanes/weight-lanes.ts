@@ -155,12 +155,12 @@ export class WeightLanes {
     )
   }
 
-  /** The stored bytes, front to back, and the largest |w| of each piece as the bits of a float32. */
-  scan(tensor: FloatTensorSource): AsyncGenerator<{ readonly bytes: Uint8Array; readonly isFinite: boolean }> {
+  /** The stored bytes, front to back, and whether all the floats in them are finite. */
+  scan(tensor: FloatTensorSource): AsyncGenerator<{ readonly bytes: Uint8Array; readonly finite: boolean }> {
     return this.#spans(tensor, async (slot, first, count) => {
       const { stored, steps } = await this.#widen(tensor, slot, first, count, () => slot.floats)
       const largest = await this.#do(steps)
-      return { bytes: this.#bytes(slot.source, stored), isFinite: largest < INFINITY_BITS }
+      return { bytes: this.#bytes(slot.source, stored), finite: largest < INFINITY_BITS }
     })
   }
 

@@ -1,6 +1,6 @@
 // Lanes against plain JavaScript: the same bytes for every storage, stored type and number of lanes.
 import { describe, expect, it } from 'vitest'
-import { WeightLanes, type Coding } from '../../compiler/lanes/weight-lanes.ts'
+import { type Coding, WeightLanes } from '../../compiler/lanes/weight-lanes.ts'
 import { inlineLanes } from '../../compiler/merge/inline-lanes.ts'
 import { toHalves } from '../../compiler/quantise/half.ts'
 import { quantiseBlocks } from '../../compiler/quantise/nbits.ts'
@@ -19,7 +19,11 @@ function randomTensor(dtype: FloatDtype, shape: readonly [number, number], seed:
   const count = shape[0] * shape[1]
   const bytes = new Uint8Array(count * ELEMENT_BYTES[dtype])
   const words = dtype === 'F32' ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer)
-  const [width, bias, bits] = { F32: [23, 127, 32], F16: [10, 15, 16], BF16: [7, 127, 16] }[dtype] as [number, number, number]
+  const [width, bias, bits] = { F32: [23, 127, 32], F16: [10, 15, 16], BF16: [7, 127, 16] }[dtype] as [
+    number,
+    number,
+    number,
+  ]
   for (let i = 0; i < count; i += 1) {
     const block = Math.floor(i / 16)
     const kind = (block * 2654435761) % 11
@@ -78,12 +82,20 @@ async function coded(lanes: WeightLanes, tensor: FloatTensorSource, coding: Codi
   let squaredError = 0
   let squaredNorm = 0
   for await (const span of lanes.code(tensor, coding)) {
-    for (const name of ['codes', 'scales', 'offsets', 'zeroPoints'] as const) parts[name]?.push(new Uint8Array(span[name]))
+    for (const name of ['codes', 'scales', 'offsets', 'zeroPoints'] as const)
+      parts[name]?.push(new Uint8Array(span[name]))
     squaredError += span.squaredError
     squaredNorm += span.squaredNorm
   }
   const { codes = [], scales = [], offsets = [], zeroPoints = [] } = parts
-  return { codes: join(codes), scales: join(scales), offsets: join(offsets), zeroPoints: join(zeroPoints), squaredError, squaredNorm }
+  return {
+    codes: join(codes),
+    scales: join(scales),
+    offsets: join(offsets),
+    zeroPoints: join(zeroPoints),
+    squaredError,
+    squaredNorm,
+  }
 }
 
 const bytesOf = (array: Uint8Array | Uint16Array | Float32Array) =>
@@ -140,7 +152,13 @@ describe('lanes give the bytes of plain JavaScript', () => {
   })
 
   it.each(DTYPES)('%s transposed, and as it lies', async (dtype) => {
-    for (const shape of [[16, 8], [17, 9], [100, 36], [576, 1531], [1999, 577]] as const) {
+    for (const shape of [
+      [16, 8],
+      [17, 9],
+      [100, 36],
+      [576, 1531],
+      [1999, 577],
+    ] as const) {
       const tensor = randomTensor(dtype, shape, 5)
       const [all, turned] = await withLanes(inlineLanes, [], tensor, async (lanes) => {
         expect(lanes.turns(tensor)).toBe(true)
@@ -182,16 +200,24 @@ describe('lanes give the bytes of plain JavaScript', () => {
       const bytes = await tensor.source.read(0, tensor.bytes)
       const size = ELEMENT_BYTES[dtype]
       const infinity = { F32: 0x7f800000, F16: 0x7c00, BF16: 0x7f80 }[dtype]
-      for (const [at, word] of [[0, infinity], [600 * 1024 - 1, infinity], [31_337, infinity + 1], [7, undefined]] as const) {
+      for (const [at, word] of [
+        [0, infinity],
+        [600 * 1024 - 1, infinity],
+        [31_337, infinity + 1],
+        [7, undefined],
+      ] as const) {
         const broken = new Uint8Array(bytes)
         const view = new DataView(broken.buffer)
         if (word !== undefined && size === 4) view.setUint32(at * 4, word, true)
         else if (word !== undefined) view.setUint16(at * 2, word, true)
-        const source = { ...tensor.source, read: async (from: number, length: number) => broken.slice(from, from + length) }
+        const source = {
+          ...tensor.source,
+          read: async (from: number, length: number) => broken.slice(from, from + length),
+        }
         const found = await withLanes(inlineLanes, [], tensor, async (lanes) => {
-          let finite = true
-          for await (const { isFinite } of lanes.scan({ ...tensor, source })) finite &&= isFinite
-          return finite
+          let all = true
+          for await (const { finite } of lanes.scan({ ...tensor, source })) all &&= finite
+          return all
         })
         expect(found).toBe(word === undefined)
       }
