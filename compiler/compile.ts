@@ -42,6 +42,8 @@ export interface Compiled {
   readonly layerErrors: readonly LayerError[]
   /** What became of each weight; only where blocks were kept. */
   readonly kept?: ReadonlyMap<string, KeptWeight>
+  /** What all weights take as float32. */
+  readonly floatBytes: number
 }
 
 export interface Progress {
@@ -150,8 +152,9 @@ async function compileOpened(
     files,
   } satisfies Manifest)
   const { sha256: id } = await writeFile(out, MANIFEST_FILE, new TextEncoder().encode(canonicalJson(manifest)), host)
+  const floatBytes = quantise === undefined ? sum(plan) : sum(planWeights(config))
   const kept = storing?.method === 'keep' ? { kept: storing.modules } : {}
-  return { id, manifest, layerErrors, ...kept }
+  return { id, manifest, layerErrors, floatBytes, ...kept }
 }
 
 function keepingOf(

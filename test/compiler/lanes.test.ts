@@ -6,6 +6,7 @@ import { toHalves } from '../../compiler/quantise/half.ts'
 import { quantiseBlocks } from '../../compiler/quantise/nbits.ts'
 import { magnitudes, quantiseMagnitudes, quantiseNf4 } from '../../compiler/quantise/nf4.ts'
 import { BLOCKS, type IntegerSpec } from '../../compiler/quantise/spec.ts'
+import { quantiseTensor } from '../../compiler/quantise/stream.ts'
 import { decodeFloats, ELEMENT_BYTES } from '../../compiler/safetensors/decode.ts'
 import type { FloatDtype } from '../../compiler/safetensors/dtypes.ts'
 import { type FloatTensorSource, readTransposed } from '../../compiler/safetensors/stream.ts'
@@ -222,5 +223,49 @@ describe('lanes give the bytes of plain JavaScript', () => {
         expect(found).toBe(word === undefined)
       }
     }
+  })
+
+  it('a weight beyond fp16 is refused by name, with lanes and without', async () => {
+    for (const [value, refused] of [
+      [65_519, false],
+      [-65_520, true],
+    ] as const) {
+      const tensor = randomTensor('F32', [24, 1024], 13)
+      const bytes = await tensor.source.read(0, tensor.bytes)
+      new DataView(bytes.buffer).setFloat32(4 * 20_001, value, true)
+      const source = {
+        ...tensor.source,
+        read: async (from: number, length: number) => bytes.slice(from, from + length),
+      }
+      const halve = async (means: { lanes?: WeightLanes }) => {
+        const options = { method: 'fp16', block: 32, grid: 'symmetric', rounding: 'rtn', keep: [], eight: [] } as const
+        for await (const _ of quantiseTensor({ ...tensor, source }, 'up_proj', 'float16', options, means, () => {}));
+      }
+      const attempts = [halve({}), withLanes(inlineLanes, [{ how: 'halves' }], tensor, (lanes) => halve({ lanes }))]
+      for (const attempt of attempts) {
+        if (refused) await expect(attempt).rejects.toThrow(/up_proj: a weight is beyond fp16/)
+        else await attempt
+      }
+    }
+  })
+
+  it('a file that cannot be read ends the tensor, once nothing is being filled', async () => {
+    const tensor = randomTensor('BF16', [3000, 1024], 17)
+    let reading = 0
+    const read = async (from: number, length: number) => {
+      reading += 1
+      await Promise.resolve()
+      reading -= 1
+      if (from > 4e6) throw new Error('the disk is gone')
+      return new Uint8Array(length)
+    }
+    await withLanes(inlineLanes, [{ how: 'halves' }], tensor, async (lanes) => {
+      const source = { ...tensor.source, read }
+      await expect(coded(lanes, { ...tensor, source }, { how: 'halves' })).rejects.toThrow('the disk is gone')
+      expect(reading).toBe(0)
+      // And the lanes go on with the next one.
+      const found = await coded(lanes, tensor, { how: 'halves' })
+      same(found.codes, bytesOf(toHalves(await floatsOf(tensor))))
+    })
   })
 })
