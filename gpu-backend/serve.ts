@@ -29,7 +29,12 @@ export interface ServeOptions extends Partial<Omit<EngineConfig, 'artifact'>> {
 
 export interface Backend {
   readonly url: string
-  readonly ready: { readonly base: string; readonly slots: number; readonly maxPositions: number }
+  readonly ready: {
+    readonly base: string
+    readonly slots: number
+    readonly maxPositions: number
+    readonly provider: string
+  }
   /** Takes no new work, lets running requests finish for a while, aborts the rest. */
   close(): Promise<void>
 }
@@ -56,7 +61,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     throw error
   })
   let draining = false
-  const { base, slots, maxPositions } = engine.info
+  const { base, slots, maxPositions, provider } = engine.info
   const verify = capabilityVerifier(secret, base)
   const app = createApp({ engine, text, verify, log, now: Date.now, draining: () => draining })
   // Without TLS and HTTP/2 it is Node's plain server.
@@ -72,7 +77,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     throw error
   }
   const { port: bound } = server.address() as AddressInfo
-  log({ event: 'listening', host, port: bound, base, slots })
+  log({ event: 'listening', host, port: bound, base, slots, provider })
 
   async function shutDown(): Promise<void> {
     draining = true
@@ -87,7 +92,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   let closing: Promise<void> | undefined
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
-    ready: { base, slots, maxPositions },
+    ready: { base, slots, maxPositions, provider },
     close: () => (closing ??= shutDown()),
   }
 }

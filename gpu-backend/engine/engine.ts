@@ -1,6 +1,5 @@
 // Continuous batching: at every step rows may join, run and leave, each with its own adapter and its own sampler.
 // Sees rows, tokens and slots; tensors are the model's affair.
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Decode } from '../text/writer.ts'
@@ -8,6 +7,7 @@ import { Admission, notRouted } from './admission.ts'
 import { toFailure } from './failure.ts'
 import { Generation } from './generation.ts'
 import type { Input, Model, Output } from './model.ts'
+import { nextTurn } from './next-turn.ts'
 import type { GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Pinned } from './residency.ts'
 import { planPrefill } from './schedule.ts'

@@ -7,7 +7,7 @@ import { readArtifact, verifyFiles } from '../../compiler/read-artifact.ts'
 import { stackOf } from '../../compiler/verify/side-path.ts'
 import { wholeStack } from '../../compiler/verify/subjects.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
-import { openSession, type Session } from '../../runtime/node.ts'
+import { openSession } from '../../runtime/node.ts'
 import { BackendError } from '../errors.ts'
 import { openText } from '../text/tokenizer.ts'
 import { Bank } from './bank.ts'
@@ -17,6 +17,7 @@ import { Engine } from './engine.ts'
 import { mixReader } from './mix.ts'
 import { createModel, type Model } from './model.ts'
 import type { EngineInfo } from './protocol.ts'
+import { chooseProvider } from './provider.ts'
 import type { EngineConfig, RowEvent } from './request.ts'
 import { Residency } from './residency.ts'
 import { Slots } from './slots.ts'
@@ -35,13 +36,17 @@ export interface OpenModel {
   readonly folder: Folder
   readonly id: string
   readonly manifest: Manifest
-  readonly session: Session
+  /** What the graph and its memory hold outside of this thread. */
+  readonly session: { release(): Promise<void> }
   readonly model: Model
   /** Undefined where the graph has no low-rank path. */
-  readonly bank: Bank | undefined
+  readonly bank: Pick<Bank, 'rank' | 'check' | 'write'> | undefined
+  /** Where it runs, for people. */
+  readonly provider: string
 }
 
-type ModelConfig = Pick<EngineConfig, 'artifact' | 'slots' | 'bankRank' | 'maxRows' | 'kvBudgetBytes' | 'threads'>
+type ModelConfig = Pick<EngineConfig, 'artifact' | 'slots' | 'bankRank' | 'maxRows' | 'kvBudgetBytes' | 'threads'> &
+  Partial<Pick<EngineConfig, 'provider'>>
 
 /** The graph of an artifact with an empty cache and an empty bank. */
 export async function openModel(config: ModelConfig): Promise<OpenModel> {
@@ -49,26 +54,48 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const { id, manifest } = await readArtifact(folder, nodeHost)
   const { layers, kvHeads, headDim, maxPositions } = manifest.base.architecture
   const { maxRows, kvBudgetBytes: budgetBytes } = config
-  const cache = new Cache({ layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes })
+  const shape = { layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes }
+  const cache = new Cache(shape)
   if (!cache.fits(1)) {
     throw new BackendError('config_invalid', `kvBudgetBytes ${budgetBytes} does not hold one row of this model`)
   }
   const routed = manifest.bank.length > 0
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
-  const bank = routed ? new Bank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
+  const size = routed ? { slots: config.slots + 1, rank: rank || DEFAULT_BANK_RANK } : undefined
   await checkGraphs(folder, manifest)
   // The adapters of a stack are inputs of every run, and the same in each.
   const fixed =
     manifest.target === 'stacked' ? stackOf(manifest, (await wholeStack(folder, manifest)).modules).feeds : {}
-  const session = await openSession(join(config.artifact, manifest.graphs.engine), { threads: config.threads })
-  return { folder, id, manifest, session, model: createModel({ manifest, session, cache, bank, fixed }), bank }
+  const provider = await chooseProvider(config.provider ?? 'cpu')
+  if (provider === 'webgpu' || provider === 'wasm') {
+    const { openWebModel } = await import('./open-web.ts')
+    const { model, bank, device, release } = await openWebModel(folder, manifest, {
+      provider,
+      cache: shape,
+      bank: size,
+      fixed,
+    })
+    return { folder, id, manifest, session: { release }, model, bank, provider: `${provider} on ${device}` }
+  }
+  const bank = size && new Bank(manifest.bank, size.slots, size.rank)
+  const path = join(config.artifact, manifest.graphs.engine)
+  const session = await openSession(path, { threads: config.threads, provider })
+  return {
+    folder,
+    id,
+    manifest,
+    session,
+    model: createModel({ manifest, session, cache, bank, fixed }),
+    bank,
+    provider,
+  }
 }
 
 export async function openEngine(
   config: EngineConfig,
   emit: (events: readonly RowEvent[], engine: Engine) => void,
 ): Promise<OpenEngine> {
-  const { folder, id, manifest, session, model, bank } = await openModel(config)
+  const { folder, id, manifest, session, model, bank, provider } = await openModel(config)
   // Once per start, so that what is served is what was compiled.
   await verifyFiles(folder, manifest, nodeHost)
   const text = await openText(folder)
@@ -96,7 +123,7 @@ export async function openEngine(
   })
   // With adapters merged into it or stacked on it, it is another base: nobody who asks for the plain one may get it.
   const base = manifest.target !== 'routed' && manifest.adapters.length > 0 ? id : manifest.base.digest
-  const info = { base, maxPositions: model.maxPositions, slots }
+  const info = { base, maxPositions: model.maxPositions, slots, provider }
   return {
     engine,
     info,

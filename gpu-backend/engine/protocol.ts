@@ -7,6 +7,8 @@ export interface EngineInfo {
   readonly base: string
   readonly maxPositions: number
   readonly slots: number
+  /** Where the graph runs, for people. */
+  readonly provider: string
 }
 
 export type ToWorker =

@@ -1,6 +1,7 @@
 // What the engine is asked for and what it answers: plain data, so that it crosses threads.
 import type { Mix } from '../contract.ts'
 import type { BackendErrorCode } from '../errors.ts'
+import type { ProviderChoice } from './provider-choice.ts'
 import type { Sampling } from './sampler.ts'
 
 export interface GenerateRequest {
@@ -64,6 +65,7 @@ export interface EngineConfig {
   readonly prefillTokens: number
   /** 0: one per core. */
   readonly threads: number
+  readonly provider: ProviderChoice
 }
 
 export const defaultEngineConfig = {
@@ -75,4 +77,5 @@ export const defaultEngineConfig = {
   kvBudgetBytes: 512 * 1024 * 1024,
   prefillTokens: 128,
   threads: 0,
+  provider: 'cpu',
 } as const satisfies Omit<EngineConfig, 'artifact'>

@@ -12,4 +12,4 @@ port.on('message', (message: ToWorker) => {
   send({ type: 'events', events: [{ id: message.id, piece: { ids: [1], text: 'a' } }], stats })
   setImmediate(() => process.exit(9))
 })
-send({ type: 'ready', info: { base: 'b'.repeat(64), maxPositions: 64, slots: 1 }, stats })
+send({ type: 'ready', info: { base: 'b'.repeat(64), maxPositions: 64, slots: 1, provider: 'cpu' }, stats })
