@@ -1,6 +1,9 @@
 // ONNX Runtime on Node (native: CPU, and CUDA where it is installed). `session.run` blocks the calling thread for the
 // whole step and copies every output, so whoever serves requests keeps sessions in a worker thread and large tensors out
 // of the outputs.
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
 import * as ort from 'onnxruntime-node'
 import type { Session, Tensor, TensorData } from './session.ts'
 
@@ -13,9 +16,14 @@ export interface SessionOptions {
   readonly provider?: 'cpu' | 'cuda'
 }
 
-/** True where ONNX Runtime's CUDA binaries are installed. */
+/** True where ONNX Runtime's CUDA binaries are installed: it lists CUDA also where only its loader is. */
 export function hasCuda(): boolean {
-  return ort.listSupportedBackends().some(({ name }) => name === 'cuda')
+  const cuda = ort.listSupportedBackends().find(({ name }) => name === 'cuda')
+  if (cuda === undefined || cuda.bundled) return cuda !== undefined
+  const main = createRequire(import.meta.url).resolve('onnxruntime-node')
+  const folder = join(main, '..', '..', 'bin', 'napi-v6', process.platform, process.arch)
+  const file = process.platform === 'win32' ? 'onnxruntime_providers_cuda.dll' : 'libonnxruntime_providers_cuda.so'
+  return existsSync(join(folder, file))
 }
 
 /** Opens a graph file; its external data is read from the same folder. */

@@ -20,6 +20,9 @@ import { DeviceCache } from './device-cache.ts'
 import { createDeviceModel } from './device-model.ts'
 import { createModel, type Model } from './model.ts'
 
+/** What ONNX Runtime says of a kernel that was left out of a build. */
+const MISSING_OPERATOR = /Could not find an implementation for (\w+)/
+
 export interface WebModelOptions {
   readonly provider: 'webgpu' | 'wasm'
   readonly cache: CacheShape
@@ -42,7 +45,14 @@ export interface WebModel {
 /** The runtime was set up before. Throws `BackendError`. */
 export async function openWebModel(folder: Folder, manifest: Manifest, options: WebModelOptions): Promise<WebModel> {
   const bytes = await readGraph(folder, manifest)
-  return options.provider === 'webgpu' ? onDevice(bytes, manifest, options) : onWasm(bytes, manifest, options)
+  try {
+    return await (options.provider === 'webgpu' ? onDevice : onWasm)(bytes, manifest, options)
+  } catch (error) {
+    const operator = MISSING_OPERATOR.exec(String(error))?.[1]
+    if (operator === undefined) throw error
+    const found = `needs the operator ${operator}, which onnxruntime-web has not on ${options.provider}`
+    throw unsuitable(folder, `${found}; choose another provider, or a base that is not quantised`)
+  }
 }
 
 async function onDevice(bytes: GraphBytes, manifest: Manifest, options: WebModelOptions): Promise<WebModel> {

@@ -17,7 +17,7 @@ import { Engine } from './engine.ts'
 import { mixReader } from './mix.ts'
 import { createModel, type Model } from './model.ts'
 import type { EngineInfo } from './protocol.ts'
-import { chooseProvider } from './provider.ts'
+import { chooseProvider, unusable } from './provider.ts'
 import type { EngineConfig, RowEvent } from './request.ts'
 import { Residency } from './residency.ts'
 import { Slots } from './slots.ts'
@@ -79,7 +79,10 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   }
   const bank = size && new Bank(manifest.bank, size.slots, size.rank)
   const path = join(config.artifact, manifest.graphs.engine)
-  const session = await openSession(path, { threads: config.threads, provider })
+  const session = await openSession(path, { threads: config.threads, provider }).catch((error) => {
+    // The binaries are there, and what they need (a GPU, CUDA's own libraries) may not be.
+    throw provider === 'cuda' ? unusable(provider, String(error)) : error
+  })
   return {
     folder,
     id,

@@ -41,6 +41,6 @@ async function findDevice() {
   return openDevice()
 }
 
-function unusable(provider: Provider, why: string): BackendError {
+export function unusable(provider: Provider, why: string): BackendError {
   return new BackendError('config_invalid', `provider ${provider} cannot be used here: ${why}; or choose cpu`)
 }

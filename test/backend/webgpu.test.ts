@@ -1,8 +1,9 @@
 // The engine's seam on onnxruntime-web in Node: WebGPU over Dawn (in software where there is no GPU), and WASM. The
 // numbers are those of the native CPU runtime, which other tests hold to PEFT.
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { compile } from '../../compiler/compile.ts'
 import type { Factors } from '../../gpu-backend/engine/bank.ts'
 import { startEngine } from '../../gpu-backend/engine/client.ts'
 import type { Row } from '../../gpu-backend/engine/model.ts'
@@ -10,7 +11,9 @@ import { type OpenModel, openModel } from '../../gpu-backend/engine/open.ts'
 import { chooseProvider } from '../../gpu-backend/engine/provider.ts'
 import { defaultEngineConfig } from '../../gpu-backend/engine/request.ts'
 import { adapterReader } from '../../gpu-backend/engine/store.ts'
+import { nodeHost, openFolder, stageFolder } from '../../runtime/disk.ts'
 import { SWIFTSHADER, sayMissing } from '../browser/chromium.ts'
+import { temporaryFolder } from '../e2e/running.ts'
 import { type Artifact, compileTiny } from './artifacts.ts'
 import { requestOf } from './in-process.ts'
 
@@ -183,6 +186,43 @@ describe.skipIf(missing !== undefined)('WebGPU in Node', () => {
   })
 })
 
+/** An int4 base, whose head is int8, without adapters. */
+async function logitsOfInt4(provider: 'cpu' | 'webgpu' | 'wasm'): Promise<number[]> {
+  const { model, session } = await openModel({ ...CONFIG, artifact: int4, provider })
+  const row = model.open(20)
+  const [output] = await model.forward([{ row, slot: 0, tokens: [1, 300, 400], logits: 'last' }])
+  await session.release()
+  return [...output!.logits[0]!]
+}
+
+let int4: string
+beforeAll(async () => {
+  const scratch = await temporaryFolder()
+  afterAll(() => scratch.remove())
+  int4 = `${scratch.path}/int4`
+  const staged = await stageFolder(int4)
+  const quantise = { method: 'int4', block: 32, grid: 'affine', rounding: 'rtn', keep: [], eight: [] } as const
+  await compile({ base: openFolder('examples/demo/base'), adapters: [], target: 'routed', quantise }, staged, nodeHost)
+  await staged.commit(int4)
+})
+
+test('a quantised base is refused on WASM, which lacks its embedding, by the name of the operator', async () => {
+  await expect(logitsOfInt4('wasm')).rejects.toThrow(
+    /needs the operator GatherBlockQuantized, which onnxruntime-web has not on wasm; choose another provider/,
+  )
+})
+
+test.skipIf(missing !== undefined)(
+  'a quantised base on WebGPU is within what the CPU rounds',
+  { timeout: SLOW_MS },
+  async () => {
+    const [cpu, gpu] = [await logitsOfInt4('cpu'), await logitsOfInt4('webgpu')]
+    // The CPU rounds the activations of the int8 head to 8 bits (docs/artifact-format.md, "Verification"); the GPU does not.
+    const bound = (Math.max(...cpu.map(Math.abs)) * 4) / 256
+    expect(largestDifference([gpu], [cpu])).toBeLessThan(bound)
+  },
+)
+
 test('a provider that this machine lacks is refused with what to install', async () => {
   const script = `
     const { chooseProvider } = await import('./gpu-backend/engine/provider.ts')
@@ -193,8 +233,11 @@ test('a provider that this machine lacks is refused with what to install', async
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { env, encoding: 'utf8' })
   expect(stdout).toMatch(/config_invalid provider webgpu cannot be used here: there is no adapter; install/)
   expect(stdout).toMatch(/\n(cpu|cuda)\n$/)
+  // The runtime lists CUDA wherever its loader is; what counts is the library.
+  const binaries = readdirSync('node_modules/onnxruntime-node/bin', { recursive: true, encoding: 'utf8' })
+  const installed = binaries.some((path) => path.includes('onnxruntime_providers_cuda'))
   const cuda = await chooseProvider('cuda').catch((error: Error) => error.message)
-  expect(cuda).toMatch(/^cuda$|^provider cuda cannot be used here: .*not installed/)
+  expect(cuda).toMatch(installed ? /^cuda$/ : /^provider cuda cannot be used here: .*not installed/)
 })
 
 function pair(inputs: number, out: number, r: number, value: number) {
