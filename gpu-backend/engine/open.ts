@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import { checkGraphs } from '../../compiler/check-graphs.ts'
 import type { Manifest } from '../../compiler/contract.ts'
+import { sitesOf } from '../../compiler/graph/sites.ts'
 import type { Folder } from '../../compiler/host.ts'
 import { readArtifact, verifyFiles } from '../../compiler/read-artifact.ts'
 import { stackOf } from '../../compiler/verify/side-path.ts'
@@ -22,6 +23,11 @@ import { Residency } from './residency.ts'
 import { Slots } from './slots.ts'
 import { adapterReader } from './store.ts'
 
+/**
+ * A second session holds the weights a second time, as ONNX Runtime lays them out for its kernels. Beyond this many bytes
+ * of them, base rows run the routed graph with zeros: in a base so large that is hardly slower.
+ */
+const MAX_TWICE_BYTES = 1024 * 1024 * 1024
 /** Rank of the bank when the artifact has no adapter that says how large it should be. */
 const DEFAULT_BANK_RANK = 16
 
@@ -35,7 +41,8 @@ export interface OpenModel {
   readonly folder: Folder
   readonly id: string
   readonly manifest: Manifest
-  readonly session: Session
+  /** All that the model runs. */
+  readonly session: Pick<Session, 'release'>
   readonly model: Model
   /** Undefined where the graph has no low-rank path. */
   readonly bank: Bank | undefined
@@ -55,13 +62,31 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   }
   const routed = manifest.bank.length > 0
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
-  const bank = routed ? new Bank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
+  const bank = routed
+    ? new Bank(sitesOf(manifest.base.architecture), {
+        slots: config.slots + 1,
+        rank: rank || DEFAULT_BANK_RANK,
+        rows: maxRows,
+      })
+    : undefined
   await checkGraphs(folder, manifest)
   // The adapters of a stack are inputs of every run, and the same in each.
   const fixed =
     manifest.target === 'stacked' ? stackOf(manifest, (await wholeStack(folder, manifest)).modules).feeds : {}
-  const session = await openSession(join(config.artifact, manifest.graphs.engine), { threads: config.threads })
-  return { folder, id, manifest, session, model: createModel({ manifest, session, cache, bank, fixed }), bank }
+  const open = (graph: string) => openSession(join(config.artifact, graph), { threads: config.threads })
+  const session = await open(manifest.graphs.engine)
+  const base = hasOwnBase(manifest) ? await open(manifest.graphs.base) : undefined
+  const model = createModel({ manifest, session, base, cache, bank, fixed })
+  const release = async (): Promise<void> => {
+    await session.release()
+    await base?.release()
+  }
+  return { folder, id, manifest, session: { release }, model, bank }
+}
+
+function hasOwnBase(manifest: Manifest): manifest is Manifest & { graphs: { base: string } } {
+  const weights = manifest.files.filter(({ path }) => path.endsWith('.onnx_data'))
+  return manifest.graphs.base !== undefined && weights.reduce((sum, { bytes }) => sum + bytes, 0) <= MAX_TWICE_BYTES
 }
 
 export async function openEngine(
