@@ -110,7 +110,8 @@ async function prepare(artifact: string, provider: Provider, count: number, rout
   const { manifest, model, bank } = opened
   if (routed) {
     const read = adapterReader(manifest, bank!.rank, [join(artifact, 'adapters')])
-    for (let slot = 1; slot <= 8; slot++) bank!.write(slot, await read(manifest.adapters[slot % NAMES.length]!.digest))
+    for (let slot = 1; slot <= 8; slot++)
+      bank!.write(slot, bank!.prepare(await read(manifest.adapters[slot % NAMES.length]!.digest)))
   }
   const slotOf = (at: number): number => (routed ? at + 1 : 0)
   const rows = Array.from({ length: count }, () => model.open(PAST_TOKENS + WARM_UP + STEPS))

@@ -58,7 +58,19 @@ export async function openSession(path: string, options: SessionOptions = {}): P
   }
 }
 
+/** A wrapped input costs about a microsecond, and there are hundreds that are the same objects at every step. */
+const wrapped = new WeakMap<Tensor, ort.Tensor>()
+
 function toOrt(tensor: Tensor): ort.Tensor {
+  let known = wrapped.get(tensor)
+  if (known === undefined) {
+    known = wrap(tensor)
+    wrapped.set(tensor, known)
+  }
+  return known
+}
+
+function wrap(tensor: Tensor): ort.Tensor {
   return tensor.data instanceof Float32Array
     ? new ort.Tensor('float32', tensor.data, tensor.dims)
     : new ort.Tensor('int64', tensor.data, tensor.dims)

@@ -6,7 +6,7 @@ import type { Folder, Host } from '../../compiler/host.ts'
 import { readAdapter } from '../../compiler/read-adapter.ts'
 import { withFile } from '../../compiler/read-file.ts'
 import type { Mix } from '../contract.ts'
-import type { Factors } from '../engine/bank.ts'
+import type { Factors } from '../engine/packed.ts'
 import { BackendError } from '../errors.ts'
 
 /** Bytes are hashed and then parsed: what was verified is what is used. */

@@ -76,7 +76,7 @@ export async function openPageModel(config: PageConfig): Promise<PageModel> {
   const opened = await openWebModel(folder, manifest, {
     provider,
     cache: { layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes },
-    bank: routed ? { slots: slots + 1, rank } : undefined,
+    bank: routed ? { slots: slots + 1, rank, rows: maxRows } : undefined,
     fixed: manifest.target === 'stacked' ? stackOf(manifest, (await wholeStack(folder, manifest)).modules).feeds : {},
   })
   const text = await openText(folder)

@@ -1,92 +1,74 @@
-// The bank: for every linear that the low-rank path can attach to, the factors of all resident adapters, as graph inputs.
-import { graphNames, type Linear } from '../../compiler/contract.ts'
-import type { Tensor } from '../../runtime/node.ts'
+// The bank: which adapter is in which slot, and what the low-rank paths of a step read.
+import type { Linear } from '../../compiler/contract.ts'
+import type { Site } from '../../compiler/graph/sites.ts'
+import type { Tensor } from '../../runtime/session.ts'
 import { BackendError } from '../errors.ts'
-
-/** An adapter as the store gives it: A [in, r], B [r, out] with the scaling folded in, for the modules it targets. */
-export interface Factors {
-  readonly digest: string
-  readonly modules: ReadonlyMap<string, { readonly A: Float32Array; readonly B: Float32Array; readonly r: number }>
-}
-
-interface Place {
-  readonly linear: Linear
-  /** [K, in, R] */
-  readonly A: Float32Array
-  /** [K, R, out] */
-  readonly B: Float32Array
-}
+import { type Factors, feedsOf, type Packed, pack } from './packed.ts'
+import { Places } from './places.ts'
 
 export class Bank {
+  /** The largest that an adapter may have. What a step costs depends on the adapters that it uses alone. */
   readonly rank: number
-  readonly feeds: Readonly<Record<string, Tensor>>
-  /** For a batch of base rows alone: one slot of rank 1, all zeros, which is the same nothing and costs almost nothing. */
-  readonly baseFeeds: Readonly<Record<string, Tensor>>
-  readonly #places: ReadonlyMap<string, Place>
+  readonly #sites: readonly Site[]
+  readonly #linears: ReadonlyMap<string, Linear>
+  /** Slot 0 is the base's and stays empty. */
+  readonly #slots: (Packed | null)[]
+  readonly #places: Places
+  readonly #alone = new WeakMap<Packed, Record<string, Tensor>>()
+  /** x·0·0 adds nothing to the base. */
+  readonly #zeros: Packed
 
-  /** `slots` counts slot 0, which stays zero: x·0·0 adds nothing to the base. */
-  constructor(linears: readonly Linear[], slots: number, rank: number) {
+  /** `slots` counts slot 0; `rows`: the most of a batch. */
+  constructor(sites: readonly Site[], { slots, rank, rows }: { slots: number; rank: number; rows: number }) {
     this.rank = rank
-    this.#places = new Map(
-      linears.map((linear) => [
-        linear.module,
-        {
-          linear,
-          A: new Float32Array(slots * linear.in * rank),
-          B: new Float32Array(slots * rank * linear.out),
-        },
-      ]),
-    )
-    this.feeds = feedsOf([...this.#places.values()], slots, rank)
-    this.baseFeeds = feedsOf(
-      linears.map((linear) => ({ linear, A: new Float32Array(linear.in), B: new Float32Array(linear.out) })),
-      1,
-      1,
-    )
+    this.#sites = sites
+    this.#linears = new Map(sites.flatMap(({ linears }) => linears.map((linear) => [linear.module, linear])))
+    this.#slots = Array.from({ length: slots }, () => null)
+    this.#places = new Places(sites, rows)
+    this.#zeros = pack(sites, { digest: '', modules: new Map() })
   }
 
-  /** Throws `adapter_refused`, having written nothing, when the adapter does not fit. */
-  check({ digest, modules }: Factors): void {
+  /** Bytes that the rows' places hold, beside those of the adapters themselves. */
+  get placeBytes(): number {
+    return this.#places.bytes
+  }
+
+  /** Throws `adapter_refused` when the adapter does not fit. */
+  prepare(factors: Factors): Packed {
+    const { digest, modules } = factors
     for (const [module, { A, B, r }] of modules) {
-      const place = this.#places.get(module)
-      if (place === undefined) throw refused(digest, `changes "${module}", which has no place in the bank`)
+      const linear = this.#linears.get(module)
+      if (linear === undefined) throw refused(digest, `changes "${module}", which has no place in the bank`)
       if (r > this.rank) {
         throw refused(
           digest,
           `has r=${r} at "${module}"; the bank holds r=${this.rank} at most; start with bankRank ${r}`,
         )
       }
-      const { in: inputs, out } = place.linear
-      if (A.length !== inputs * r || B.length !== r * out)
+      if (A.length !== linear.in * r || B.length !== r * linear.out)
         throw refused(digest, `has factors of a wrong size at "${module}"`)
     }
+    return pack(this.#sites, factors)
   }
 
-  /** Zeros the slot, then copies: what the last adapter left must not shine through where this one is narrower. */
-  write(slot: number, factors: Factors): void {
+  write(slot: number, packed: Packed): void {
     if (slot === 0) throw new Error('sidepath bug: slot 0 is the base and is never written')
-    this.check(factors)
-    const R = this.rank
-    for (const [module, { linear, A, B }] of this.#places) {
-      const [startA, startB] = [slot * linear.in * R, slot * R * linear.out]
-      A.fill(0, startA, startA + linear.in * R)
-      B.fill(0, startB, startB + R * linear.out)
-      const given = factors.modules.get(module)
-      if (given === undefined) continue
-      const { r } = given
-      for (let i = 0; i < linear.in; i++) A.set(given.A.subarray(i * r, (i + 1) * r), startA + i * R)
-      B.set(given.B, startB)
-    }
+    this.#slots[slot] = packed
   }
-}
 
-function feedsOf(places: readonly Place[], slots: number, rank: number): Record<string, Tensor> {
-  return Object.fromEntries(
-    places.flatMap(({ linear, A, B }): [string, Tensor][] => [
-      [graphNames.bankA(linear.module), { data: A, dims: [slots, linear.in, rank] }],
-      [graphNames.bankB(linear.module), { data: B, dims: [slots, rank, linear.out] }],
-    ]),
-  )
+  /** Inputs for rows `first` … of the cache, each with its slot. One adapter for all is read where it lies. */
+  feeds(first: number, slots: readonly number[]): Record<string, Tensor> {
+    const rows = slots.map((slot) => this.#slots[slot] ?? null)
+    const [one = null] = rows
+    if (rows.some((row) => row !== one)) return this.#places.feeds(first, rows)
+    const packed = one ?? this.#zeros
+    let feeds = this.#alone.get(packed)
+    if (feeds === undefined) {
+      feeds = feedsOf(this.#sites, packed)
+      this.#alone.set(packed, feeds)
+    }
+    return feeds
+  }
 }
 
 function refused(digest: string, what: string): BackendError {

@@ -24,11 +24,9 @@ export function createDeviceModel({ manifest, session, cache, bank, fixed }: Dev
   const { vocabSize, maxPositions } = manifest.base.architecture
   let landing: GPUBuffer | undefined
 
-  function lowRank(inputs: readonly Input[]): Record<string, Tensor | DeviceTensor> {
+  function lowRank(inputs: readonly Input[]): Readonly<Record<string, DeviceTensor>> {
     if (bank === undefined) return fixed
-    const data = BigInt64Array.from(inputs, ({ slot }) => BigInt(slot))
-    const feeds = data.every((slot) => slot === 0n) ? bank.baseFeeds : bank.feeds
-    return { ...fixed, ...feeds, [graphNames.adapterSlots]: { data, dims: [inputs.length] } }
+    return bank.feeds(inputs.map(({ slot }) => slot))
   }
 
   /** Reads `bytes` of a step's results, in one transfer. The logits and the flags would else be two. */

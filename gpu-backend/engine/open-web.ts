@@ -1,6 +1,7 @@
 // An artifact on onnxruntime-web, in a page or in Node: on WebGPU base, bank and cache are the device's, on WASM they are
 // this thread's memory as on the CPU.
 import type { Manifest } from '../../compiler/contract.ts'
+import { sitesOf } from '../../compiler/graph/sites.ts'
 import type { Folder } from '../../compiler/host.ts'
 import { withFile } from '../../compiler/read-file.ts'
 import type { Tensor } from '../../runtime/session.ts'
@@ -13,7 +14,7 @@ import {
   openWebSession,
 } from '../../runtime/web.ts'
 import { BackendError } from '../errors.ts'
-import { Bank, type Factors } from './bank.ts'
+import { Bank } from './bank.ts'
 import { Cache, type CacheShape } from './cache.ts'
 import { DeviceBank } from './device-bank.ts'
 import { DeviceCache } from './device-cache.ts'
@@ -27,16 +28,14 @@ export interface WebModelOptions {
   readonly provider: 'webgpu' | 'wasm'
   readonly cache: CacheShape
   /** Slot 0 included; undefined where the graph has no low-rank path. */
-  readonly bank: { readonly slots: number; readonly rank: number } | undefined
+  readonly bank: { readonly slots: number; readonly rank: number; readonly rows: number } | undefined
   /** Inputs that are the same in every run. */
   readonly fixed: Readonly<Record<string, Tensor>>
 }
 
 export interface WebModel {
   readonly model: Model
-  readonly bank:
-    | { readonly rank: number; check(factors: Factors): void; write(slot: number, factors: Factors): void }
-    | undefined
+  readonly bank: Pick<Bank, 'rank' | 'prepare' | 'write'> | undefined
   /** What computes, for people. */
   readonly device: string
   release(): Promise<void>
@@ -60,7 +59,7 @@ async function onDevice(bytes: GraphBytes, manifest: Manifest, options: WebModel
   const session = await openDeviceSession(bytes)
   const { device } = session
   const cache = new DeviceCache(device, options.cache)
-  const bank = options.bank && (await DeviceBank.open(device, manifest.bank, options.bank.slots, options.bank.rank))
+  const bank = options.bank && (await DeviceBank.open(device, sitesOf(manifest.base.architecture), options.bank))
   const fixed = Object.fromEntries(
     Object.entries(options.fixed).map(([name, tensor]) => [name, upload(device, tensor)]),
   )
@@ -80,7 +79,7 @@ async function onDevice(bytes: GraphBytes, manifest: Manifest, options: WebModel
 async function onWasm(bytes: GraphBytes, manifest: Manifest, options: WebModelOptions): Promise<WebModel> {
   const session = await openWebSession(bytes, 'wasm')
   const cache = new Cache(options.cache)
-  const bank = options.bank && new Bank(manifest.bank, options.bank.slots, options.bank.rank)
+  const bank = options.bank && new Bank(sitesOf(manifest.base.architecture), options.bank)
   const model = createModel({ manifest, session, cache, bank, fixed: options.fixed })
   return { model, bank, device: 'the CPU', release: () => session.release() }
 }

@@ -2,12 +2,14 @@
 import { join } from 'node:path'
 import { checkGraphs } from '../../compiler/check-graphs.ts'
 import type { Manifest } from '../../compiler/contract.ts'
+import { sitesOf } from '../../compiler/graph/sites.ts'
 import type { Folder } from '../../compiler/host.ts'
 import { readArtifact, verifyFiles } from '../../compiler/read-artifact.ts'
 import { stackOf } from '../../compiler/verify/side-path.ts'
 import { wholeStack } from '../../compiler/verify/subjects.ts'
 import { nodeHost, openFolder } from '../../runtime/disk.ts'
 import { openSession } from '../../runtime/node.ts'
+import type { Session } from '../../runtime/session.ts'
 import { BackendError } from '../errors.ts'
 import { openText } from '../text/tokenizer.ts'
 import { Bank } from './bank.ts'
@@ -23,6 +25,11 @@ import { Residency } from './residency.ts'
 import { Slots } from './slots.ts'
 import { adapterReader } from './store.ts'
 
+/**
+ * A second session holds the weights a second time, as ONNX Runtime lays them out for its kernels. Beyond this many bytes
+ * of them, base rows run the routed graph with zeros: in a base so large that is hardly slower.
+ */
+const MAX_TWICE_BYTES = 1024 * 1024 * 1024
 /** Rank of the bank when the artifact has no adapter that says how large it should be. */
 const DEFAULT_BANK_RANK = 16
 
@@ -36,11 +43,11 @@ export interface OpenModel {
   readonly folder: Folder
   readonly id: string
   readonly manifest: Manifest
-  /** What the graph and its memory hold outside of this thread. */
-  readonly session: { release(): Promise<void> }
+  /** All that the model runs. */
+  readonly session: Pick<Session, 'release'>
   readonly model: Model
   /** Undefined where the graph has no low-rank path. */
-  readonly bank: Pick<Bank, 'rank' | 'check' | 'write'> | undefined
+  readonly bank: Pick<Bank, 'rank' | 'prepare' | 'write'> | undefined
   /** Where it runs, for people. */
   readonly provider: string
 }
@@ -61,7 +68,7 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
   }
   const routed = manifest.bank.length > 0
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
-  const size = routed ? { slots: config.slots + 1, rank: rank || DEFAULT_BANK_RANK } : undefined
+  const size = routed ? { slots: config.slots + 1, rank: rank || DEFAULT_BANK_RANK, rows: maxRows } : undefined
   await checkGraphs(folder, manifest)
   // The adapters of a stack are inputs of every run, and the same in each.
   const fixed =
@@ -77,21 +84,25 @@ export async function openModel(config: ModelConfig): Promise<OpenModel> {
     })
     return { folder, id, manifest, session: { release }, model, bank, provider: `${provider} on ${device}` }
   }
-  const bank = size && new Bank(manifest.bank, size.slots, size.rank)
-  const path = join(config.artifact, manifest.graphs.engine)
-  const session = await openSession(path, { threads: config.threads, provider }).catch((error) => {
-    // The binaries are there, and what they need (a GPU, CUDA's own libraries) may not be.
-    throw provider === 'cuda' ? unusable(provider, String(error)) : error
-  })
-  return {
-    folder,
-    id,
-    manifest,
-    session,
-    model: createModel({ manifest, session, cache, bank, fixed }),
-    bank,
-    provider,
+  const bank = size && new Bank(sitesOf(manifest.base.architecture), size)
+  const open = (graph: string) =>
+    openSession(join(config.artifact, graph), { threads: config.threads, provider }).catch((error) => {
+      // The binaries are there, and what they need (a GPU, CUDA's own libraries) may not be.
+      throw provider === 'cuda' ? unusable(provider, String(error)) : error
+    })
+  const session = await open(manifest.graphs.engine)
+  const base = hasOwnBase(manifest) ? await open(manifest.graphs.base) : undefined
+  const model = createModel({ manifest, session, base, cache, bank, fixed })
+  const release = async (): Promise<void> => {
+    await session.release()
+    await base?.release()
   }
+  return { folder, id, manifest, session: { release }, model, bank, provider }
+}
+
+function hasOwnBase(manifest: Manifest): manifest is Manifest & { graphs: { base: string } } {
+  const weights = manifest.files.filter(({ path }) => path.endsWith('.onnx_data'))
+  return manifest.graphs.base !== undefined && weights.reduce((sum, { bytes }) => sum + bytes, 0) <= MAX_TWICE_BYTES
 }
 
 export async function openEngine(

@@ -2,12 +2,12 @@
 // costs nobody theirs.
 import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
-import type { Factors } from './bank.ts'
+import type { Factors, Packed } from './packed.ts'
 import type { Resident, Slots } from './slots.ts'
 
 export interface ResidencyOptions {
   readonly slots: Slots
-  readonly bank: { check(factors: Factors): void; write(slot: number, factors: Factors): void }
+  readonly bank: { prepare(factors: Factors): Packed; write(slot: number, packed: Packed): void }
   /** Reads an adapter by digest and verifies it, or makes a mix. Throws `model_not_found` or `adapter_refused`. */
   readonly read: (digest: string, mix?: Mix) => Promise<Factors>
   /** A read has ended; `error` is undefined where the adapter can be pinned now. Who does not want it calls `forget`. */
@@ -19,9 +19,9 @@ export type Pinned = number | 'loading' | 'full'
 
 export class Residency {
   readonly #options: ResidencyOptions
-  readonly #loading = new Map<string, Promise<Factors>>()
+  readonly #loading = new Map<string, Promise<Packed>>()
   /** Read and checked, not yet in a slot. */
-  readonly #ready = new Map<string, Factors>()
+  readonly #ready = new Map<string, Packed>()
 
   constructor(options: ResidencyOptions) {
     this.#options = options
@@ -63,9 +63,9 @@ export class Residency {
     const { slots } = this.#options
     const before = slots.find(digest)
     if (before !== undefined) return before.slot
-    const factors = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
+    const packed = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
     this.#ready.delete(digest)
-    const slot = slots.find(digest)?.slot ?? this.#place(factors)
+    const slot = slots.find(digest)?.slot ?? this.#place(packed)
     if (slot === undefined) throw new BackendError('slots_full', 'every adapter slot is in use; try again later')
     return slot
   }
@@ -84,14 +84,14 @@ export class Residency {
     return this.#options.slots.list()
   }
 
-  #read(digest: string, mix?: Mix): Promise<Factors> {
+  #read(digest: string, mix?: Mix): Promise<Packed> {
     const { bank, read, onLoaded } = this.#options
     const reading = read(digest, mix).then(
       (factors) => {
         this.#loading.delete(digest)
-        bank.check(factors)
-        this.#ready.set(digest, factors)
-        return factors
+        const packed = bank.prepare(factors)
+        this.#ready.set(digest, packed)
+        return packed
       },
       (error) => {
         this.#loading.delete(digest)
@@ -107,9 +107,9 @@ export class Residency {
   }
 
   /** Nothing may run between the choice of the slot and the write. */
-  #place(factors: Factors): number | undefined {
-    const slot = this.#options.slots.take(factors.digest)
-    if (slot !== undefined) this.#options.bank.write(slot, factors)
+  #place(packed: Packed): number | undefined {
+    const slot = this.#options.slots.take(packed.digest)
+    if (slot !== undefined) this.#options.bank.write(slot, packed)
     return slot
   }
 }

@@ -6,7 +6,7 @@ import type { ByteSource } from '../../compiler/host.ts'
 import { readAdapter } from '../../compiler/read-adapter.ts'
 import { openFolder } from '../../runtime/disk.ts'
 import { BackendError } from '../errors.ts'
-import type { Factors } from './bank.ts'
+import type { Factors } from './packed.ts'
 
 /** Above the factors themselves: header and padding. */
 const MAX_EXTRA_BYTES = 1024 * 1024

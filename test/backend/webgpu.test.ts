@@ -4,10 +4,10 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compile } from '../../compiler/compile.ts'
-import type { Factors } from '../../gpu-backend/engine/bank.ts'
 import { startEngine } from '../../gpu-backend/engine/client.ts'
 import type { Row } from '../../gpu-backend/engine/model.ts'
 import { type OpenModel, openModel } from '../../gpu-backend/engine/open.ts'
+import type { Factors } from '../../gpu-backend/engine/packed.ts'
 import { chooseProvider } from '../../gpu-backend/engine/provider.ts'
 import { defaultEngineConfig } from '../../gpu-backend/engine/request.ts'
 import { adapterReader } from '../../gpu-backend/engine/store.ts'
@@ -92,7 +92,8 @@ function largestDifference(a: readonly number[][], b: readonly number[][]): numb
 async function open(tiny: Artifact, provider: 'cpu' | 'webgpu' | 'wasm'): Promise<OpenModel> {
   const opened = await openModel({ ...CONFIG, artifact: tiny.path, provider })
   const read = adapterReader(opened.manifest, CONFIG.bankRank, [`${tiny.path}/adapters`])
-  for (const [at, name] of ['a', 'b'].entries()) opened.bank!.write(at + 1, await read(tiny.digest(name)))
+  for (const [at, name] of ['a', 'b'].entries())
+    opened.bank!.write(at + 1, opened.bank!.prepare(await read(tiny.digest(name))))
   return opened
 }
 
@@ -138,7 +139,7 @@ describe.skipIf(missing !== undefined)('WebGPU in Node', () => {
     const stays = model.open(100)
     await model.forward([{ row: stays, slot: 0, tokens: [1], logits: 'none' }])
     const before = await run([0, 1])
-    bank!.write(2, filled(tiny, Number.NaN))
+    bank!.write(2, bank!.prepare(filled(tiny, Number.NaN)))
     const [base, one, bad] = await run([0, 1, 2])
     expect(base!.finite && one!.finite).toBe(true)
     expect(largestDifference([base!.logits, one!.logits], [before[0]!.logits, before[1]!.logits])).toBeLessThan(1e-5)
@@ -151,11 +152,11 @@ describe.skipIf(missing !== undefined)('WebGPU in Node', () => {
 
   test('an adapter that does not fit the bank is refused, and nothing is written', () => {
     expect(() =>
-      gpu.bank!.check({ digest: 'd'.repeat(64), modules: new Map([['no.such', pair(1, 1, 1, 0)]]) }),
+      gpu.bank!.prepare({ digest: 'd'.repeat(64), modules: new Map([['no.such', pair(1, 1, 1, 0)]]) }),
     ).toThrow('has no place in the bank')
     const { module, in: inputs, out } = tiny.manifest.bank[0]!
     const wide = { digest: 'd'.repeat(64), modules: new Map([[module, pair(inputs, out, 12, 0)]]) }
-    expect(() => gpu.bank!.write(1, wide)).toThrow('r=12')
+    expect(() => gpu.bank!.prepare(wide)).toThrow('r=12')
   })
 
   test('memory for rows is given within the budget, and no more', () => {

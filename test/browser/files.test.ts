@@ -42,15 +42,16 @@ let server: Server
 beforeAll(async () => {
   server = createServer((request, response) => {
     asked.push(`${request.method} ${request.url}`)
-    if (failing) return response.writeHead(500).end()
-    if (request.url === '/folder/packed.txt') {
+    if (failing) {
+      response.writeHead(500).end()
+    } else if (request.url === '/folder/packed.txt') {
       const packed = gzipSync(CONTENT)
       response.writeHead(200, { 'content-encoding': 'gzip', 'content-length': packed.length })
-      return response.end(request.method === 'HEAD' ? undefined : packed)
-    }
-    if (request.url !== '/folder/a.txt' && request.url !== '/folder/sub/b.txt') return response.writeHead(404).end()
-    response.writeHead(200, { 'content-length': CONTENT.length })
-    response.end(request.method === 'HEAD' ? undefined : CONTENT)
+      response.end(request.method === 'HEAD' ? undefined : packed)
+    } else if (request.url === '/folder/a.txt' || request.url === '/folder/sub/b.txt') {
+      response.writeHead(200, { 'content-length': CONTENT.length })
+      response.end(request.method === 'HEAD' ? undefined : CONTENT)
+    } else response.writeHead(404).end()
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
 })

@@ -37,7 +37,7 @@ async function answers(
 /** The logits after a prompt under each adapter in turn of one batch: base first, then in the manifest's order. */
 async function logits(config: PageConfig, ids: readonly number[]): Promise<number[][]> {
   const { model, bank, manifest, read, release } = await openPageModel(config)
-  for (const [at, { digest }] of manifest.adapters.entries()) bank!.write(at + 1, await read(digest))
+  for (const [at, { digest }] of manifest.adapters.entries()) bank!.write(at + 1, bank!.prepare(await read(digest)))
   const slots = [0, ...manifest.adapters.map((_, at) => at + 1)]
   const rows = slots.map(() => model.open(ids.length))
   const inputs = rows.map((row, slot) => ({ row, slot, tokens: ids, logits: 'last' as const }))

@@ -106,7 +106,7 @@ async function logitsOnCpu(demo: Artifact, ids: readonly number[]): Promise<numb
   const options = { slots: 3, bankRank: undefined, maxRows: 4, kvBudgetBytes: 1e8, threads: 1 }
   const { manifest, model, bank, session } = await openModel({ artifact: demo.path, ...options })
   const read = adapterReader(manifest, bank!.rank, [join(demo.path, 'adapters')])
-  for (const [at, { digest }] of manifest.adapters.entries()) bank!.write(at + 1, await read(digest))
+  for (const [at, { digest }] of manifest.adapters.entries()) bank!.write(at + 1, bank!.prepare(await read(digest)))
   const slots = [0, ...manifest.adapters.map((_, at) => at + 1)]
   const inputs = slots.map((slot) => ({ row: model.open(ids.length), slot, tokens: ids, logits: 'last' as const }))
   const outputs = await model.forward(inputs)

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { graphFiles } from '../../compiler/contract.ts'
 import { stageFolder } from '../../runtime/disk.ts'
 import { compileCase, listCases } from './artifact-matrix.ts'
 
@@ -27,7 +28,7 @@ try {
     const { name } = one
     if ('refused' in made) return { name, ...made }
     const hashes = new Map(made.manifest.files.map(({ path, sha256 }) => [path, sha256]))
-    const looked = [...new Set(Object.values(made.manifest.graphs))].map((path) => {
+    const looked = graphFiles(made.manifest).map((path) => {
       return { path, sha256: hashes.get(path), ...graphs[`${at}/${path}`] }
     })
     return { name, graphs: looked }
