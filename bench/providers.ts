@@ -18,8 +18,8 @@ const PROVIDERS: readonly Provider[] = ['cpu', 'wasm', 'webgpu', 'cuda']
 const ROWS = [1, 4]
 const PAST_TOKENS = 16
 const WARM_UP = 1
-/** Steps in software take a second, so they are few. */
-const STEPS = 9
+/** Steps in software take seconds, so they are few. */
+const STEPS: Readonly<Record<Provider, number>> = { cpu: 200, wasm: 60, webgpu: 9, cuda: 200 }
 
 interface Case {
   readonly opened: OpenModel
@@ -67,7 +67,7 @@ async function measure(provider: Provider, artifacts: { routed: string; plain: s
     )
   }
   // Alternating, so that what else the machine does meets all of them.
-  for (let at = 0; at < WARM_UP + STEPS; at++) {
+  for (let at = 0; at < WARM_UP + STEPS[provider]; at++) {
     for (const { step, ms } of cases) {
       const start = performance.now()
       await step()
@@ -114,7 +114,7 @@ async function prepare(artifact: string, provider: Provider, count: number, rout
       bank!.write(slot, bank!.prepare(await read(manifest.adapters[slot % NAMES.length]!.digest)))
   }
   const slotOf = (at: number): number => (routed ? at + 1 : 0)
-  const rows = Array.from({ length: count }, () => model.open(PAST_TOKENS + WARM_UP + STEPS))
+  const rows = Array.from({ length: count }, () => model.open(PAST_TOKENS + WARM_UP + STEPS[provider]))
   const prompt = Array.from({ length: PAST_TOKENS }, (_, at) => 300 + at)
   await model.forward(rows.map((row, at) => ({ row, slot: slotOf(at), tokens: prompt, logits: 'none' })))
   const step = () => model.forward(rows.map((row, at) => ({ row, slot: slotOf(at), tokens: [42], logits: 'last' })))

@@ -95,7 +95,8 @@ export async function openInPage(config: PageConfig): Promise<PageEngine> {
     new Residency({
       slots: new Slots(slots),
       bank,
-      read,
+      hostBudgetBytes: defaultEngineConfig.hostBudgetBytes,
+      read: async (digest, mix) => bank.prepare(await read(digest, mix)),
       onLoaded: (digest, error) => engine.adapterLoaded(digest, error),
     })
   const engine: Engine = new Engine({

@@ -4,8 +4,7 @@ import { graphNames } from '../../compiler/contract.ts'
 import type { Site } from '../../compiler/graph/sites.ts'
 import type { DeviceTensor } from '../../runtime/web.ts'
 import { BackendError } from '../errors.ts'
-import { Bank } from './bank.ts'
-import { copyColumns, type Factors, type Packed } from './packed.ts'
+import { copyColumns, type Factors, type Packed, prepare } from './packed.ts'
 
 /** One input of the graph; [n, lines, width] for n slots or places. */
 interface Block {
@@ -34,8 +33,7 @@ const FLOAT = Float32Array.BYTES_PER_ELEMENT
 export class DeviceBank {
   readonly rank: number
   readonly #device: GPUDevice
-  /** Checks and packs as on the CPU; it has no slots of its own. */
-  readonly #packer: Bank
+  readonly #sites: readonly Site[]
   readonly #blocks: readonly Block[]
   /** Slot 0 is never written: it is zeros. */
   readonly #slots: (Packed | null)[]
@@ -45,7 +43,7 @@ export class DeviceBank {
   private constructor(device: GPUDevice, sites: readonly Site[], size: DeviceBankSize) {
     this.rank = size.rank
     this.#device = device
-    this.#packer = new Bank(sites, { slots: 1, rank: size.rank, rows: 0 })
+    this.#sites = sites
     this.#blocks = sites.flatMap((site, at) => blocksOf(device, site, at, size))
     this.#slots = Array.from({ length: size.slots }, () => null)
   }
@@ -69,7 +67,7 @@ export class DeviceBank {
 
   /** Throws `adapter_refused` when the adapter does not fit. */
   prepare(factors: Factors): Packed {
-    return this.#packer.prepare(factors)
+    return prepare(this.#sites, this.rank, factors)
   }
 
   /** The whole slot: what the last adapter left must not shine through where this one is narrower. */

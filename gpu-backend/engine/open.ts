@@ -16,14 +16,13 @@ import { Bank } from './bank.ts'
 import { Cache } from './cache.ts'
 import { readEndIds } from './end-ids.ts'
 import { Engine } from './engine.ts'
-import { mixReader } from './mix.ts'
+import { startLoader } from './loader.ts'
 import { createModel, type Model } from './model.ts'
 import type { EngineInfo } from './protocol.ts'
 import { chooseProvider, unusable } from './provider.ts'
 import type { EngineConfig, RowEvent } from './request.ts'
 import { Residency } from './residency.ts'
 import { Slots } from './slots.ts'
-import { adapterReader } from './store.ts'
 
 /**
  * A second session holds the weights a second time, as ONNX Runtime lays them out for its kernels. Beyond this many bytes
@@ -113,15 +112,16 @@ export async function openEngine(
   // Once per start, so that what is served is what was compiled.
   await verifyFiles(folder, manifest, nodeHost)
   const text = await openText(folder)
+  const folders = [join(config.artifact, 'adapters'), ...config.storeDirs]
+  const loader = bank && startLoader({ manifest, rank: bank.rank, folders })
   const residency =
     bank &&
+    loader &&
     new Residency({
       slots: new Slots(config.slots),
       bank,
-      read: mixReader(
-        adapterReader(manifest, bank.rank, [join(config.artifact, 'adapters'), ...config.storeDirs]),
-        bank.rank,
-      ),
+      hostBudgetBytes: config.hostBudgetBytes,
+      read: loader.read,
       onLoaded: (digest, error) => engine.adapterLoaded(digest, error),
     })
   const slots = residency === undefined ? 0 : config.slots
@@ -143,6 +143,7 @@ export async function openEngine(
     info,
     async close() {
       await engine.stop()
+      await loader?.close()
       await session.release()
     },
   }

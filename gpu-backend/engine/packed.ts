@@ -2,6 +2,7 @@
 import { graphNames } from '../../compiler/contract.ts'
 import type { Site } from '../../compiler/graph/sites.ts'
 import type { Tensor } from '../../runtime/session.ts'
+import { BackendError } from '../errors.ts'
 
 /** An adapter as the store gives it: A [in, r], B [r, out] with the scaling folded in, for the modules it targets. */
 export interface Factors {
@@ -24,8 +25,28 @@ export interface Packed {
   readonly sites: readonly PackedSite[]
 }
 
+/** Throws `adapter_refused` when the adapter does not fit; `maxRank` is the bank's. */
+export function prepare(sites: readonly Site[], maxRank: number, factors: Factors): Packed {
+  const { digest, modules } = factors
+  const linears = new Map(sites.flatMap((site) => site.linears.map((linear) => [linear.module, linear])))
+  for (const [module, { A, B, r }] of modules) {
+    const linear = linears.get(module)
+    if (linear === undefined) throw refused(digest, `changes "${module}", which has no place in the bank`)
+    if (r > maxRank) {
+      throw refused(digest, `has r=${r} at "${module}"; the bank holds r=${maxRank} at most; start with bankRank ${r}`)
+    }
+    if (A.length !== linear.in * r || B.length !== r * linear.out)
+      throw refused(digest, `has factors of a wrong size at "${module}"`)
+  }
+  return pack(sites, factors)
+}
+
+function refused(digest: string, what: string): BackendError {
+  return new BackendError('adapter_refused', `adapter ${digest.slice(0, 12)} ${what}`)
+}
+
 /** The caller has checked the sizes. */
-export function pack(sites: readonly Site[], { digest, modules }: Factors): Packed {
+function pack(sites: readonly Site[], { digest, modules }: Factors): Packed {
   const ranks = sites.map(({ linears }) => Math.max(1, ...linears.map(({ module }) => modules.get(module)?.r ?? 1)))
   const sizes = sites.map((site, at) => sizeOf(site, ranks[at]!))
   const buffer = new Float32Array(sizes.reduce((sum, size) => sum + size, 0))

@@ -61,6 +61,8 @@ export interface EngineConfig {
   readonly maxRows: number
   readonly maxQueue: number
   readonly kvBudgetBytes: number
+  /** Adapters in host memory, with or without a slot: those that were used last are ready without the disk. */
+  readonly hostBudgetBytes: number
   /** Prompt tokens per step, so that rows that decode never wait long for rows that join. */
   readonly prefillTokens: number
   /** 0: one per core. */
@@ -75,6 +77,7 @@ export const defaultEngineConfig = {
   maxRows: 8,
   maxQueue: 64,
   kvBudgetBytes: 512 * 1024 * 1024,
+  hostBudgetBytes: 1024 * 1024 * 1024,
   prefillTokens: 128,
   threads: 0,
   provider: 'cpu',

@@ -2,14 +2,16 @@
 // costs nobody theirs.
 import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
-import type { Factors, Packed } from './packed.ts'
+import type { Packed } from './packed.ts'
 import type { Resident, Slots } from './slots.ts'
 
 export interface ResidencyOptions {
   readonly slots: Slots
-  readonly bank: { prepare(factors: Factors): Packed; write(slot: number, packed: Packed): void }
+  readonly bank: { write(slot: number, packed: Packed): void }
+  /** Of adapters in host memory, those in slots among them. These stay even where they alone exceed it. */
+  readonly hostBudgetBytes: number
   /** Reads an adapter by digest and verifies it, or makes a mix. Throws `model_not_found` or `adapter_refused`. */
-  readonly read: (digest: string, mix?: Mix) => Promise<Factors>
+  readonly read: (digest: string, mix?: Mix) => Promise<Packed>
   /** A read has ended; `error` is undefined where the adapter can be pinned now. Who does not want it calls `forget`. */
   readonly onLoaded: (digest: string, error: unknown) => void
 }
@@ -22,6 +24,9 @@ export class Residency {
   readonly #loading = new Map<string, Promise<Packed>>()
   /** Read and checked, not yet in a slot. */
   readonly #ready = new Map<string, Packed>()
+  /** Once placed, kept beyond its slot; least recently placed first. */
+  readonly #host = new Map<string, Packed>()
+  #hostBytes = 0
 
   constructor(options: ResidencyOptions) {
     this.#options = options
@@ -36,7 +41,7 @@ export class Residency {
     const { slots } = this.#options
     const slot = slots.pin(digest)
     if (slot !== undefined) return slot
-    const ready = this.#ready.get(digest)
+    const ready = this.#ready.get(digest) ?? this.#host.get(digest)
     if (ready !== undefined) {
       if (this.#place(ready) === undefined) return 'full'
       this.#ready.delete(digest)
@@ -63,33 +68,58 @@ export class Residency {
     const { slots } = this.#options
     const before = slots.find(digest)
     if (before !== undefined) return before.slot
-    const packed = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
+    const packed =
+      this.#ready.get(digest) ??
+      this.#host.get(digest) ??
+      (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
     this.#ready.delete(digest)
     const slot = slots.find(digest)?.slot ?? this.#place(packed)
     if (slot === undefined) throw new BackendError('slots_full', 'every adapter slot is in use; try again later')
     return slot
   }
 
-  /** Throws `adapter_in_use` or `model_not_found`. */
+  /** Out of its slot and out of host memory. Throws `adapter_in_use` or `model_not_found`. */
   unload(digest: string): void {
     const { slots } = this.#options
     const held = slots.find(digest)
+    if (held === undefined && this.#host.has(digest)) {
+      this.#drop(digest)
+      return
+    }
     if (held === undefined) throw new BackendError('model_not_found', 'that adapter is not resident')
     if (!slots.evict(digest)) {
       throw new BackendError('adapter_in_use', `that adapter is in use by ${held.pins} running request(s)`)
     }
+    this.#drop(digest)
   }
 
   list(): Resident[] {
     return this.#options.slots.list()
   }
 
+  /** Bytes of the adapters in host memory. */
+  get hostBytes(): number {
+    return this.#hostBytes
+  }
+
+  #trim(): void {
+    const { slots, hostBudgetBytes } = this.#options
+    for (const digest of [...this.#host.keys()]) {
+      if (this.#hostBytes <= hostBudgetBytes) return
+      if (slots.find(digest) === undefined) this.#drop(digest)
+    }
+  }
+
+  #drop(digest: string): void {
+    this.#hostBytes -= this.#host.get(digest)?.bytes ?? 0
+    this.#host.delete(digest)
+  }
+
   #read(digest: string, mix?: Mix): Promise<Packed> {
-    const { bank, read, onLoaded } = this.#options
+    const { read, onLoaded } = this.#options
     const reading = read(digest, mix).then(
-      (factors) => {
+      (packed) => {
         this.#loading.delete(digest)
-        const packed = bank.prepare(factors)
         this.#ready.set(digest, packed)
         return packed
       },
@@ -109,7 +139,12 @@ export class Residency {
   /** Nothing may run between the choice of the slot and the write. */
   #place(packed: Packed): number | undefined {
     const slot = this.#options.slots.take(packed.digest)
-    if (slot !== undefined) this.#options.bank.write(slot, packed)
+    if (slot === undefined) return undefined
+    this.#options.bank.write(slot, packed)
+    this.#drop(packed.digest)
+    this.#host.set(packed.digest, packed)
+    this.#hostBytes += packed.bytes
+    this.#trim()
     return slot
   }
 }

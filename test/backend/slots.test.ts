@@ -21,7 +21,7 @@ function factors(digest: string, value: number, r = 2, modules = LINEARS): Facto
   }
 }
 
-function setup(slots = 2) {
+function setup(slots = 2, hostBudgetBytes = 0) {
   const bank = new Bank(SITES, { slots: slots + 1, rank: 3, rows: 4 })
   const store = new Map<string, Factors>()
   const loaded: string[] = []
@@ -29,11 +29,12 @@ function setup(slots = 2) {
   const residency = new Residency({
     slots: new Slots(slots),
     bank,
+    hostBudgetBytes,
     read: async (digest) => {
       reads.push(digest)
       const found = store.get(digest)
       if (found === undefined) throw new Error('not there')
-      return found
+      return bank.prepare(found)
     },
     onLoaded: (digest, error) => loaded.push(error === undefined ? digest : `${digest}: ${(error as Error).message}`),
   })
@@ -195,6 +196,32 @@ describe('residency', () => {
     expect(residency.pin('b')).toBe('full')
     residency.forget('a')
     expect(residency.pin('b')).toBe('loading')
+  })
+
+  test('one that lost its slot comes back from host memory at once, within the budget and unless it was unloaded', async () => {
+    // Rank 2 of q and k: 4·4 of A and 2·6 + 2·2 of B, in floats.
+    const bytes = 4 * (16 + 12 + 4)
+    const { residency, reads } = setup(1, 2 * bytes)
+    for (const digest of ['a', 'b']) await residency.load(digest)
+    expect([residency.pin('a'), residency.hostBytes]).toEqual([1, 2 * bytes])
+    residency.release('a')
+    await residency.load('c')
+    expect([residency.hostBytes, reads]).toEqual([2 * bytes, ['a', 'b', 'c']])
+    // b was placed longest ago.
+    expect([residency.pin('a'), reads]).toEqual([1, ['a', 'b', 'c']])
+    residency.release('a')
+    expect(residency.pin('b')).toBe('loading')
+    await turn()
+    residency.unload('a')
+    expect(residency.pin('a')).not.toBe(1)
+  })
+
+  test('those in slots stay in host memory, whatever the budget', async () => {
+    const { residency } = setup(2, 0)
+    await residency.load('a')
+    await residency.load('b')
+    expect([residency.pin('a'), residency.pin('b')]).toEqual([1, 2])
+    expect(residency.hostBytes).toBe(2 * 128)
   })
 
   test('one that a row uses is not unloaded', async () => {
