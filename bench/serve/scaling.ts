@@ -12,7 +12,8 @@ import { type Line, plot } from './plot.ts'
 const ROWS = [1, 2, 4, 8, 16]
 const RESIDENT = [1, 4, 16, 64, 256]
 const MOST_ROWS = 16
-const PAST_TOKENS = 32
+const PAST_TOKENS = 16
+const WARM_UP = 3
 /** Steps before the rows change to other adapters. */
 const STEPS_OF_ANSWER = 16
 /** 256 adapters on all linears would be 5 GB. */
@@ -51,10 +52,10 @@ async function overRows(fixture: Fixture, times: number): Promise<{ rows: Row[];
     for (const count of ROWS) {
       for (const [kind, slotOf] of kinds) {
         const slots = Array.from({ length: count }, (_, at) => slotOf(at))
-        cases.push({ name: `${kind} ${count}`, run: await decode(open, slots, times + 5) })
+        cases.push({ name: `${kind} ${count}`, run: await decode(open, slots, times + WARM_UP) })
       }
     }
-    const ms = await alternate(cases, times, 5)
+    const ms = await alternate(cases, times, Math.min(WARM_UP, times))
     const rate = (kind: string, count: number) => (count / median(ms.get(`${kind} ${count}`))) * 1000
     const lines = kinds.map(([name]) => ({ name, points: ROWS.map((x) => ({ x, y: rate(name, x) })) }))
     return { lines, rows: lines.map((line) => rowOf(`rows ${ROWS.join(', ')}, ${line.name}`, line)) }
