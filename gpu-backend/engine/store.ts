@@ -63,7 +63,8 @@ function inMemory(name: string, bytes: Uint8Array<ArrayBuffer>): ByteSource {
     size: bytes.length,
     async read(offset, length) {
       if (offset < 0 || length < 0 || offset + length > bytes.length) throw new RangeError(`${name}: outside the file`)
-      return bytes.slice(offset, offset + length)
+      // A view: what is read here is copied once, into the layout of the graph.
+      return bytes.subarray(offset, offset + length)
     },
     close: async () => {},
   }
