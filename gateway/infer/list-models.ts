@@ -2,9 +2,10 @@
 
 import { type GatewayContext, userPolicy } from '../context.ts'
 import { modelNotFound } from '../errors.ts'
+import { bucketArm } from '../experiment/assign-arm.ts'
 import { isGranted, type Model, type Policy } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
-import { armFor, bucketArm, readAssignment, subjectDigest } from './choose-target.ts'
+import { armFor, readAssignment, subjectDigest } from './choose-target.ts'
 
 interface ModelObject {
   readonly id: string
@@ -30,7 +31,7 @@ async function isUsable(c: GatewayContext, policy: Policy, model: Model, now: nu
   if (!experiment.running || !experiment.arms.some((arm) => isGranted(policy, arm.target, now))) return false
   const subject = await subjectDigest(policy)
   const sticky = await readAssignment(c.get('db'), policy, experiment, subject)
-  const arm = armFor(policy, experiment, sticky ?? bucketArm(experiment, subject).id, now)
+  const arm = armFor(policy, experiment, sticky ?? bucketArm(experiment, subject)?.id, now)
   return arm !== undefined && isListed(policy, arm.target, now)
 }
 

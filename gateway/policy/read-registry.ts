@@ -50,9 +50,16 @@ export function readRegistry(
   const armsOf = Map.groupBy(armRows, ({ experimentId }) => experimentId)
   const experimentById = new Map(
     experimentRows.map((row): [string, Experiment] => {
-      const { id, seed, bucketVersion, status } = row
-      const read = (armsOf.get(id) ?? []).map((arm) => ({ id: arm.id, weight: arm.weight, target: readTarget(arm) }))
-      return [id, { id, seed, bucketVersion, running: status === 'running', arms: read }]
+      const { id, seed, bucketVersion, status, coverage, namespace, guardrails } = row
+      const read = (armsOf.get(id) ?? []).map((arm) => ({
+        id: arm.id,
+        weight: arm.weight,
+        target: readTarget(arm),
+        shadow: arm.shadow,
+        stopped: arm.stoppedAt !== null,
+      }))
+      const running = status === 'running'
+      return [id, { id, seed, bucketVersion, running, coverage, namespace, guardrails, arms: read }]
     }),
   )
   const readModel = (row: (typeof modelRows)[number]): Model => {
@@ -71,6 +78,7 @@ export function readRegistry(
     tenantId: tenant.id,
     maxTokens: tenant.maxTokens,
     models: new Map(modelRows.map((row) => [row.name, readModel(row)])),
+    experiments: experimentById,
     backends: byBase,
   }
 }
