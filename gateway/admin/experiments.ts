@@ -126,7 +126,8 @@ export function addExperiments(admin: Hono<GatewayEnv>): void {
       db.insert(experiments).values(row),
       ...list.map((arm, position) => db.insert(arms).values({ tenantId, experimentId: id, position, ...arm })),
     ]
-    const after = { ...row, arms: list }
+    const standing = list.map((arm) => ({ ...arm, stoppedAt: null, stoppedBy: null }))
+    const after = { ...row, verdict: null, verdicts: 0, arms: standing }
     await recordChange(c, { action: 'experiment.put', resource: `${tenantId}/${id}`, before, after, writes })
     return c.json(after, 201)
   })
