@@ -314,6 +314,8 @@ export const models = sqliteTable(
     baseDigest: text('base_digest').references(() => bases.digest),
     experimentId: text('experiment_id'),
     disabled: flag('disabled').notNull(),
+    /** Its place among those that `auto` tries, the lowest first; null: not among them. */
+    autoRank: integer('auto_rank'),
     createdAt: time('created_at').notNull(),
   },
   (t) => [

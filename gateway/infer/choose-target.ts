@@ -5,6 +5,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { assignments } from '../database/records.ts'
 import { sha256 } from '../digest.ts'
 import { bucketArm } from '../experiment/assign-arm.ts'
+import { autoModels } from '../policy/auto-models.ts'
 import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
 import { chooseMix, type MixTarget } from './choose-mix.ts'
@@ -144,6 +145,10 @@ export async function chooseTarget(
   if (mix !== null) {
     const target = chooseMix(policy, mix, now)
     return target && { model: name, target, grantId: target.parts[0].grantId, arm: null, exposure: null, shadows: [] }
+  }
+  for (const model of autoModels(policy.registry, name)) {
+    const choice = await chooseTarget(db, policy, { name: model.name, mix: null }, now)
+    if (choice !== undefined) return choice
   }
   const model = policy.registry.models.get(name)
   if (model === undefined) return undefined

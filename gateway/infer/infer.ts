@@ -6,6 +6,7 @@ import { refusedInWhole, watchRefusal } from '../experiment/detect-refusal.ts'
 import { followExposure } from '../experiment/follow-exposure.ts'
 import { orderByAffinity } from '../experiment/hash-bucket.ts'
 import { mirrorRequest, type Send } from '../experiment/mirror-request.ts'
+import { autoModels } from '../policy/auto-models.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
@@ -35,7 +36,9 @@ async function dispatch(
     maxTokens: policy.registry.maxTokens,
   })
   const now = world.now()
-  if (claims.model !== request.model.name || !mayDispatch(policy, claims, now)) {
+  const asked = request.model.name
+  const leadsTo = asked === claims.model || autoModels(policy.registry, asked).some(({ name }) => name === claims.model)
+  if (!leadsTo || !mayDispatch(policy, claims, now)) {
     throw new Error('about to dispatch what was not granted')
   }
   const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)

@@ -3,6 +3,7 @@
 import { type GatewayContext, userPolicy } from '../context.ts'
 import { modelNotFound } from '../errors.ts'
 import { bucketArm } from '../experiment/assign-arm.ts'
+import { AUTO, autoModels } from '../policy/auto-models.ts'
 import { isGranted, type Model, type Policy } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
 import { armFor, readAssignment, subjectDigest } from './choose-target.ts'
@@ -42,7 +43,7 @@ async function usableModels(c: GatewayContext): Promise<ModelObject[]> {
   for (const model of policy.registry.models.values()) if (await isUsable(c, policy, model, now)) usable.push(model)
   const isBareBase = (model: Model, digest: string | undefined) =>
     model.serves.kind === 'target' && model.serves.target.kind === 'base' && model.serves.target.baseDigest === digest
-  return usable.map((model) => {
+  const objects = usable.map((model): ModelObject => {
     const base = usable.find((other) => other !== model && isBareBase(other, controlOf(model)?.baseDigest))
     return {
       id: model.name,
@@ -52,6 +53,8 @@ async function usableModels(c: GatewayContext): Promise<ModelObject[]> {
       parent: controlOf(model)?.kind === 'base' && model.serves.kind === 'target' ? null : (base?.name ?? null),
     }
   })
+  const [first] = autoModels(policy.registry, AUTO).flatMap(({ name }) => objects.find(({ id }) => id === name) ?? [])
+  return first === undefined ? objects : [...objects, { ...first, id: AUTO }]
 }
 
 export async function listModels(c: GatewayContext): Promise<Response> {

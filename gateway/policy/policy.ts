@@ -32,6 +32,8 @@ export interface Experiment {
 export interface Model {
   readonly name: string
   readonly createdAt: number
+  /** Its place among those that `auto` tries; none: not among them. */
+  readonly autoRank?: number | null
   readonly serves:
     | { readonly kind: 'target'; readonly target: Target }
     | { readonly kind: 'experiment'; readonly experiment: Experiment }

@@ -63,12 +63,13 @@ export function readRegistry(
     }),
   )
   const readModel = (row: (typeof modelRows)[number]): Model => {
+    const { name, createdAt, autoRank } = row
     if (row.experimentId === null) {
-      return { name: row.name, createdAt: row.createdAt, serves: { kind: 'target', target: readTarget(row) } }
+      return { name, createdAt, autoRank, serves: { kind: 'target', target: readTarget(row) } }
     }
     const experiment = experimentById.get(row.experimentId)
     if (experiment === undefined) throw new Error('a model row names no experiment')
-    return { name: row.name, createdAt: row.createdAt, serves: { kind: 'experiment', experiment } }
+    return { name, createdAt, autoRank, serves: { kind: 'experiment', experiment } }
   }
   const byBase = Map.groupBy(
     backendRows.map(({ id, url, baseDigest }): Backend => ({ id, url, baseDigest })),

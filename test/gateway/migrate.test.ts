@@ -23,6 +23,7 @@ describe('migrations', () => {
       '0005_policy-epoch.sql',
       '0010_experiments.sql',
       '0011_experiment-rules.sql',
+      '0012_auto-models.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },
