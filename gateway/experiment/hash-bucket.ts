@@ -43,6 +43,14 @@ export function pickArm<T extends { readonly weight: number }>(
   return undefined
 }
 
+/**
+ * Buckets that an arm has at a coverage: a range that ends inside a bucket has the whole of it. At small coverages the arms'
+ * shares are those of their buckets and not quite those of their weights. Without any coverage, as if there were all.
+ */
+export function bucketsOf(weight: number, coverage: number): number {
+  return Math.ceil((weight * (coverage === 0 ? BUCKETS : coverage)) / BUCKETS)
+}
+
 /** Rendezvous hashing: the same key prefers the same candidate, whatever others come or go. */
 export function orderByAffinity<T extends { readonly id: string }>(candidates: readonly T[], key: string): T[] {
   const score = new Map(candidates.map((candidate) => [candidate, fnv1a32(String(fnv1a32(candidate.id + key)))]))

@@ -4,6 +4,7 @@ import { eq } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { metrics } from '../database/schema.ts'
 import { compareArms, meanOf, type Sums } from './compare-arms.ts'
+import { bucketsOf } from './hash-bucket.ts'
 import type { ArmRow, ExperimentRow } from './read-experiment.ts'
 import { type ArmSums, type ExposedCount, RULED, readExposed, readShadowSums, readSums } from './read-sums.ts'
 import { type SampleRatio, sampleRatio } from './sample-ratio.ts'
@@ -51,6 +52,7 @@ function looksOf(counts: readonly ExposedCount[], arms: readonly ArmRow[], of: '
 function ratioOf(
   counts: readonly ExposedCount[],
   arms: readonly ArmRow[],
+  coverage: number,
   of: 'subjects' | 'analysed',
 ): SampleRatio | null {
   const weighted = arms.filter((arm) => arm.weight > 0)
@@ -58,7 +60,7 @@ function ratioOf(
   if (weighted.length < 2) return null
   return sampleRatio(
     looksOf(counts, weighted, of),
-    weighted.map((arm) => arm.weight),
+    weighted.map((arm) => bucketsOf(arm.weight, coverage)),
   )
 }
 
@@ -97,9 +99,9 @@ export async function readResults(db: DrizzleD1Database, experiment: ExperimentR
     verdict,
     sampleRatio: {
       /** Of all who were exposed: what the hash did. */
-      assigned: ratioOf(counts, assigned, 'subjects'),
+      assigned: ratioOf(counts, assigned, coverage, 'subjects'),
       /** Of those in the analysis: what permissions and failures did to it. */
-      analysed: ratioOf(counts, standing, 'analysed'),
+      analysed: ratioOf(counts, standing, coverage, 'analysed'),
     },
     arms: assigned.map((arm) => ({
       id: arm.id,

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import * as hashes from '../../gateway/experiment/hash-bucket.ts'
 import {
   BUCKETS,
+  bucketsOf,
   hashBucket,
   hashThousandth,
   NAMESPACE_BUCKETS,
@@ -105,6 +106,27 @@ describe('arms', () => {
           if (before !== undefined) expect(pickArm(arms, bucket, high)).toBe(before)
         }
       }),
+    )
+  })
+
+  it('have as many buckets at a coverage as a sample ratio is weighed against', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: BUCKETS - 1 }),
+        fc.integer({ min: 1, max: BUCKETS }),
+        (weight, coverage) => {
+          const arms = [
+            { id: 0, weight },
+            { id: 1, weight: BUCKETS - weight },
+          ]
+          const counts = [0, 0]
+          for (let bucket = 0; bucket < BUCKETS; bucket++) {
+            const arm = pickArm(arms, bucket, coverage)
+            if (arm !== undefined) counts[arm.id]! += 1
+          }
+          expect(counts).toEqual(arms.map((arm) => bucketsOf(arm.weight, coverage)))
+        },
+      ),
     )
   })
 
