@@ -5,6 +5,8 @@ import { createAdmin } from './admin/routes.ts'
 import { readConfig } from './config.ts'
 import type { GatewayEnv, World } from './context.ts'
 import { GatewayError, internalError, misconfigured, notFound } from './errors.ts'
+import { giveFeedback } from './experiment/give-feedback.ts'
+import { addVerdicts } from './experiment/give-verdict.ts'
 import { hardenResponse } from './harden-response.ts'
 import { createHealth } from './health.ts'
 import { createGuard } from './identity/authenticate.ts'
@@ -51,6 +53,8 @@ export function createApp(world: World): Hono<GatewayEnv> {
   app.post('/v1/chat/completions', (c) => infer(c, 'chat'))
   app.post('/v1/completions', (c) => infer(c, 'completions'))
   app.post('/v1/embeddings', (c) => infer(c, 'embeddings'))
+  app.post('/v1/feedback', giveFeedback)
+  addVerdicts(app)
   app.route('/admin', createAdmin())
   return app
 }

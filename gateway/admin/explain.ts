@@ -6,6 +6,7 @@ import type { GatewayEnv } from '../context.ts'
 import { notFound } from '../errors.ts'
 import { parseModel } from '../infer/parse-model.ts'
 import { ACTIONS } from '../policy/actions.ts'
+import { autoModels } from '../policy/auto-models.ts'
 import { isLive, loadPolicy } from '../policy/load-policy.ts'
 import { decide, type Model } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
@@ -30,11 +31,15 @@ export function addExplain(admin: Hono<GatewayEnv>): void {
     const loaded = await loadPolicy(c.get('db'), { kind: 'key', keyId })
     if (!loaded?.policy || loaded.key === null) throw notFound()
     const { key, policy } = loaded
-    const names = mix?.map(({ name }) => name) ?? [plain]
+    const tried = autoModels(policy.registry, plain).map(({ name }) => name)
+    const names = mix?.map(({ name }) => name) ?? (tried.length > 0 ? tried : [plain])
     const models = names.flatMap((name) => policy.registry.models.get(name) ?? [])
     const targets = models.flatMap((model) =>
-      // Of a mix, with the name that each is for.
-      targetsOf(model).map((found) => ({ ...(mix === null ? {} : { part: model.name }), ...found })),
+      // Of a mix, and of what `auto` tries, with the name that each is for.
+      targetsOf(model).map((found) => ({
+        ...(names.length === 1 && mix === null ? {} : { part: model.name }),
+        ...found,
+      })),
     )
     return c.json({
       live: isLive(key, now),

@@ -15,6 +15,8 @@ export interface Change {
   readonly before: Row | undefined
   readonly after: Row | undefined
   readonly writes: readonly BatchItem<'sqlite'>[]
+  /** Left out: the admin key that asked. */
+  readonly actor?: string
 }
 
 const digestOf = (row: Row | undefined) => (row === undefined ? null : digestRecord(row))
@@ -29,6 +31,9 @@ function explain(error: unknown): Error | null {
   if (text.includes('UNIQUE constraint failed')) {
     return badRequest('Another resource already has this name, version or address.', 'already_exists')
   }
+  if (text.includes('another verdict was given') || text.includes('the arm is stopped already')) {
+    return badRequest('The experiment was changed meanwhile; read it and decide again.', 'changed_meanwhile')
+  }
   return null
 }
 
@@ -37,7 +42,7 @@ export async function recordChange(c: GatewayContext, change: Change): Promise<v
   const { action, resource } = change
   const row = db.insert(audit).values({
     at: c.get('world').now(),
-    actor: adminKeyId(c),
+    actor: change.actor ?? adminKeyId(c),
     action,
     resource,
     beforeDigest: await digestOf(change.before),

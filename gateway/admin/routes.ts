@@ -11,6 +11,7 @@ import { addExplain } from './explain.ts'
 import { addGrants } from './grants.ts'
 import { addIssuers } from './issuers.ts'
 import { addKeys } from './keys.ts'
+import { addMetrics } from './metrics.ts'
 import { addModels } from './models.ts'
 import { addGroups, addRoles } from './roles.ts'
 import { addTenants } from './tenants.ts'
@@ -31,6 +32,7 @@ export function createAdmin(): Hono<GatewayEnv> {
   addCompiles(admin)
   addModels(admin)
   addGrants(admin)
+  addMetrics(admin)
   addExperiments(admin)
   addUsage(admin)
   addAudit(admin)

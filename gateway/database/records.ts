@@ -1,5 +1,5 @@
 // The records in D1: what was assigned, exposed, served, counted and changed. Written once or settled once, by trigger.
-import { foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { foreignKey, index, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { adapters, arms, bases, flag, keys, tenantId, time } from './schema.ts'
 
 /** One arm per subject, written once: a later change of weights does not move anybody. */
@@ -105,6 +105,56 @@ export const usage = sqliteTable(
     index('usage_base').on(t.baseDigest),
     index('usage_created').on(t.tenantId, t.createdAt),
     index('usage_receipt').on(t.receipt),
+    index('usage_experiment').on(t.tenantId, t.experimentId, t.bucketVersion),
+  ],
+)
+
+/** What became of a request, as the caller's feedback or a rule says. Once per request and metric, by trigger. */
+export const outcomes = sqliteTable(
+  'outcomes',
+  {
+    tenantId: tenantId(),
+    requestId: text('request_id')
+      .notNull()
+      .references(() => usage.requestId),
+    metric: text('metric').notNull(),
+    value: real('value').notNull(),
+    source: text('source', { enum: ['feedback', 'rule'] }).notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.requestId, t.source, t.metric] })],
+)
+
+/** Copies of requests that shadow arms answered, apart from usage: nobody pays for them. Settled once, by trigger. */
+export const shadows = sqliteTable(
+  'shadows',
+  {
+    /** The request that was copied. */
+    requestId: text('request_id')
+      .notNull()
+      .references(() => usage.requestId),
+    tenantId: tenantId(),
+    experimentId: text('experiment_id').notNull(),
+    bucketVersion: integer('bucket_version').notNull(),
+    armId: text('arm_id').notNull(),
+    subject: text('subject').notNull(),
+    /** The grant that allowed it to this caller. */
+    grantId: text('grant_id').notNull(),
+    status: text('status', { enum: ['open', 'settled', 'failed'] }).notNull(),
+    promptTokens: integer('prompt_tokens'),
+    completionTokens: integer('completion_tokens'),
+    ttftMs: integer('ttft_ms'),
+    refused: flag('refused'),
+    createdAt: time('created_at').notNull(),
+    settledAt: time('settled_at'),
+  },
+  (t) => [
+    primaryKey({ columns: [t.requestId, t.armId] }),
+    foreignKey({
+      columns: [t.tenantId, t.experimentId, t.armId],
+      foreignColumns: [arms.tenantId, arms.experimentId, arms.id],
+    }),
+    index('shadows_arm').on(t.tenantId, t.experimentId, t.armId),
   ],
 )
 

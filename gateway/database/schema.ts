@@ -1,7 +1,7 @@
 // The registry in D1: who exists, and what may be used by whom. Records of what was done are in records.ts.
 // Operator-chosen ids live within a tenant, so every key is (tenant, id) and a foreign key cannot cross tenants.
 import { sql } from 'drizzle-orm'
-import { check, foreignKey, index, integer, primaryKey, sqliteTable, text, unique } from 'drizzle-orm/sqlite-core'
+import { check, foreignKey, index, integer, primaryKey, real, sqliteTable, text, unique } from 'drizzle-orm/sqlite-core'
 import type { Action } from '../policy/actions.ts'
 
 export const flag = (name: string) => integer(name, { mode: 'boolean' })
@@ -216,6 +216,28 @@ export const compiles = sqliteTable(
   ],
 )
 
+/** Experiments of one namespace exclude each other where their ranges do: no subject is in two of them. */
+export interface Namespace {
+  readonly id: string
+  /** Of 1,000; the range is [start, end). */
+  readonly start: number
+  readonly end: number
+}
+
+/** Worse than the control by more than `margin`, by an anytime-valid bound, and the arm is stopped. */
+export interface Guardrail {
+  readonly metric: 'error' | 'refusal' | 'ttft'
+  /** In the unit of the metric: a share of requests, or milliseconds. */
+  readonly margin: number
+}
+
+/** How an experiment ended: which arm won, and the models that were pointed at it. */
+export interface Verdict {
+  readonly arm: string
+  readonly models: readonly string[]
+  readonly at: number
+}
+
 export const experiments = sqliteTable(
   'experiments',
   {
@@ -225,6 +247,13 @@ export const experiments = sqliteTable(
     /** A new version forgets the sticky assignments: needed when weights change. */
     bucketVersion: integer('bucket_version').notNull(),
     status: text('status', { enum: ['draft', 'running', 'stopped'] }).notNull(),
+    /** Of 10,000: the part of each arm's range that is in the experiment, from the start of the range. */
+    coverage: integer('coverage').notNull().default(10_000),
+    namespace: text('namespace', { mode: 'json' }).$type<Namespace>(),
+    guardrails: text('guardrails', { mode: 'json' }).$type<readonly Guardrail[]>().notNull().default([]),
+    verdict: text('verdict', { mode: 'json' }).$type<Verdict>(),
+    /** Counts verdicts: one that was given meanwhile makes the next fail, by trigger. */
+    verdicts: integer('verdicts').notNull().default(0),
     createdAt: time('created_at').notNull(),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.id] })],
@@ -242,6 +271,11 @@ export const arms = sqliteTable(
     weight: integer('weight').notNull(),
     adapterId: text('adapter_id'),
     baseDigest: text('base_digest').references(() => bases.digest),
+    /** Nobody is assigned to it: it gets a copy of each request, and its answers are discarded. */
+    shadow: flag('shadow').notNull().default(false),
+    /** Since when a guardrail has it stopped, and what the guardrail saw. */
+    stoppedAt: time('stopped_at'),
+    stoppedBy: text('stopped_by', { mode: 'json' }).$type<Readonly<Record<string, unknown>>>(),
   },
   (t) => [
     primaryKey({ columns: [t.tenantId, t.experimentId, t.id] }),
@@ -255,6 +289,21 @@ export const arms = sqliteTable(
   ],
 )
 
+/** What feedback may say: a number within bounds, by name. */
+export const metrics = sqliteTable(
+  'metrics',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    /** Which way is better. */
+    better: text('better', { enum: ['higher', 'lower'] }).notNull(),
+    min: real('min').notNull(),
+    max: real('max').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.id] }), check('metrics_bounds', sql`${t.min} < ${t.max}`)],
+)
+
 export const models = sqliteTable(
   'models',
   {
@@ -265,6 +314,8 @@ export const models = sqliteTable(
     baseDigest: text('base_digest').references(() => bases.digest),
     experimentId: text('experiment_id'),
     disabled: flag('disabled').notNull(),
+    /** Its place among those that `auto` tries, the lowest first; null: not among them. */
+    autoRank: integer('auto_rank'),
     createdAt: time('created_at').notNull(),
   },
   (t) => [

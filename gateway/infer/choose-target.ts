@@ -4,7 +4,8 @@ import { and, eq } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { assignments } from '../database/records.ts'
 import { sha256 } from '../digest.ts'
-import { hashBucket, pickArm } from '../experiment/hash-bucket.ts'
+import { bucketArm } from '../experiment/assign-arm.ts'
+import { autoModels } from '../policy/auto-models.ts'
 import { type Arm, decide, type Experiment, isGranted, type Model, type Policy } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
 import { chooseMix, type MixTarget } from './choose-mix.ts'
@@ -26,6 +27,14 @@ export interface Choice {
   readonly arm: { readonly experimentId: string; readonly bucketVersion: number; readonly id: string } | null
   /** What to record as an exposure; null outside a running experiment. */
   readonly exposure: (Assignment & { readonly servedArmId: string }) | null
+  /** Shadow arms that this caller may use: each gets a copy of the request, after an exposure. */
+  readonly shadows: readonly Shadow[]
+}
+
+export interface Shadow {
+  readonly armId: string
+  readonly target: Target
+  readonly grantId: string
 }
 
 /**
@@ -38,17 +47,18 @@ export async function subjectDigest(policy: Policy): Promise<string> {
   return sha256(JSON.stringify([tenantId, userId === null ? 'key' : 'user', userId ?? keyId]))
 }
 
-/** The arm to run, given the arm that the subject is assigned to: that one, else the control, else none. */
-export function armFor(policy: Policy, experiment: Experiment, assignedArmId: string, now: number): Arm | undefined {
-  const assigned = experiment.arms.find((arm) => arm.id === assignedArmId)
+/**
+ * The arm to run, given the arm that the subject is assigned to: that one, unless it is stopped or not granted; else the
+ * control, which also serves those who are in no arm; else none.
+ */
+export function armFor(
+  policy: Policy,
+  experiment: Experiment,
+  assignedArmId: string | undefined,
+  now: number,
+): Arm | undefined {
+  const assigned = experiment.arms.find((arm) => arm.id === assignedArmId && !arm.stopped)
   return [assigned, experiment.arms[0]].find((arm) => arm !== undefined && isGranted(policy, arm.target, now))
-}
-
-/** Bucketed over all arms, granted or not, so that permissions never change the split. */
-export function bucketArm(experiment: Experiment, subject: string): Arm {
-  const arm = pickArm(experiment.arms, hashBucket(experiment.seed, subject))
-  if (arm === undefined) throw new Error('the weights of an experiment do not sum to 10,000')
-  return arm
 }
 
 const sameSubject = (policy: Policy, experiment: Experiment, subject: string) =>
@@ -72,14 +82,19 @@ export async function readAssignment(
   return row?.armId
 }
 
-/** Write once, then read: of two concurrent first requests both get the arm of the one that was stored. */
+/**
+ * Write once, then read: of two concurrent first requests both get the arm of the one that was stored. Undefined: not in
+ * the experiment; who once was stays in it, also when the ramp is taken back.
+ */
 async function assign(
   db: DrizzleD1Database,
   policy: Policy,
   experiment: Experiment,
   subject: string,
   now: number,
-): Promise<string> {
+): Promise<string | undefined> {
+  const arm = bucketArm(experiment, subject)
+  if (arm === undefined) return readAssignment(db, policy, experiment, subject)
   const [, rows] = await db.batch([
     db
       .insert(assignments)
@@ -88,7 +103,7 @@ async function assign(
         experimentId: experiment.id,
         bucketVersion: experiment.bucketVersion,
         subject,
-        armId: bucketArm(experiment, subject).id,
+        armId: arm.id,
         createdAt: now,
       })
       .onConflictDoNothing(),
@@ -102,9 +117,22 @@ async function assign(
   return row.armId
 }
 
-function choose(policy: Policy, model: Model, target: Target, now: number, rest: Pick<Choice, 'arm' | 'exposure'>) {
+function choose(
+  policy: Policy,
+  model: Model,
+  target: Target,
+  now: number,
+  rest: Pick<Choice, 'arm' | 'exposure'> & Partial<Choice>,
+): Choice | undefined {
   const decision = decide(policy, target, now)
-  return decision.allowed ? { model: model.name, target, grantId: decision.grantId, ...rest } : undefined
+  return decision.allowed ? { model: model.name, target, grantId: decision.grantId, shadows: [], ...rest } : undefined
+}
+
+function shadowsOf(policy: Policy, experiment: Experiment, now: number): Shadow[] {
+  return experiment.arms.flatMap(({ id: armId, target, shadow, stopped }) => {
+    const decision = decide(policy, target, now)
+    return shadow && !stopped && decision.allowed ? [{ armId, target, grantId: decision.grantId }] : []
+  })
 }
 
 /** Undefined: unknown, forbidden, expired, disabled, another tenant's. The caller cannot tell which, nor may we say. */
@@ -116,7 +144,11 @@ export async function chooseTarget(
 ): Promise<Choice | undefined> {
   if (mix !== null) {
     const target = chooseMix(policy, mix, now)
-    return target && { model: name, target, grantId: target.parts[0].grantId, arm: null, exposure: null }
+    return target && { model: name, target, grantId: target.parts[0].grantId, arm: null, exposure: null, shadows: [] }
+  }
+  for (const model of autoModels(policy.registry, name)) {
+    const choice = await chooseTarget(db, policy, { name: model.name, mix: null }, now)
+    if (choice !== undefined) return choice
   }
   const model = policy.registry.models.get(name)
   if (model === undefined) return undefined
@@ -134,11 +166,12 @@ export async function chooseTarget(
   const subject = await subjectDigest(policy)
   const assignedArmId = await assign(db, policy, experiment, subject, now)
   const served = armFor(policy, experiment, assignedArmId, now)
-  return (
-    served &&
-    choose(policy, model, served.target, now, {
-      arm: { experimentId, bucketVersion, id: served.id },
-      exposure: { experimentId, bucketVersion, subject, assignedArmId, servedArmId: served.id },
-    })
-  )
+  if (served === undefined) return undefined
+  const arm = { experimentId, bucketVersion, id: served.id }
+  if (assignedArmId === undefined) return choose(policy, model, served.target, now, { arm, exposure: null })
+  return choose(policy, model, served.target, now, {
+    arm,
+    exposure: { experimentId, bucketVersion, subject, assignedArmId, servedArmId: served.id },
+    shadows: shadowsOf(policy, experiment, now),
+  })
 }

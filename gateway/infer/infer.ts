@@ -2,19 +2,28 @@
 import { CapabilityClaims } from '../../gpu-backend/contract.ts'
 import { type GatewayContext, userPolicy } from '../context.ts'
 import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
+import { refusedInWhole, watchRefusal } from '../experiment/detect-refusal.ts'
+import { followExposure } from '../experiment/follow-exposure.ts'
 import { orderByAffinity } from '../experiment/hash-bucket.ts'
+import { mirrorRequest, type Send } from '../experiment/mirror-request.ts'
+import { autoModels } from '../policy/auto-models.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
 import { continueTrace } from '../upstream/trace.ts'
 import { type Meter, openMeter } from '../usage/meter.ts'
-import { readEmbeddingTokens, readTokens, type Tokens } from '../usage/read-usage.ts'
+import { readEmbeddingTokens, readTokens } from '../usage/read-usage.ts'
 import { claimedAdapter } from './choose-mix.ts'
 import { type Choice, chooseTarget } from './choose-target.ts'
 import { mintCapability } from './mint-capability.ts'
 import { type Endpoint, type InferRequest, parseInferRequest } from './parse-request.ts'
 
-async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice): Promise<Answer> {
+async function dispatch(
+  c: GatewayContext,
+  request: InferRequest,
+  choice: Pick<Choice, 'model' | 'target'>,
+  signal: AbortSignal,
+): Promise<Answer> {
   const policy = userPolicy(c)
   const world = c.get('world')
   const requestId = c.get('requestId')
@@ -28,7 +37,9 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
     maxTokens: policy.registry.maxTokens,
   })
   const now = world.now()
-  if (claims.model !== request.model.name || !mayDispatch(policy, claims, now)) {
+  const asked = request.model.name
+  const leadsTo = asked === claims.model || autoModels(policy.registry, asked).some(({ name }) => name === claims.model)
+  if (!leadsTo || !mayDispatch(policy, claims, now)) {
     throw new Error('about to dispatch what was not granted')
   }
   const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
@@ -40,17 +51,30 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
   )
   const { path, body, stream } = request
   const traceparent = continueTrace(c.req.header('traceparent'), requestId)
-  const { signal } = c.req.raw
   return callUpstream(world, backends, { path, body, stream, capability, requestId, traceparent, signal })
 }
 
-function readWhole(bytes: Uint8Array, endpoint: Endpoint): Tokens | null {
-  const read = endpoint === 'embeddings' ? readEmbeddingTokens : readTokens
+function readWhole(bytes: Uint8Array): unknown {
   try {
-    return read(JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)))
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
   } catch {
     throw upstreamError(502, 'upstream_invalid')
   }
+}
+
+/** What was heard of an answer, once it is over. */
+interface Heard {
+  refused: () => boolean
+}
+
+/** After the answer, however it ended, and only where the subject is in an experiment. */
+async function follow(c: GatewayContext, { model, exposure }: Choice, meter: Meter, heard: Heard): Promise<void> {
+  if (exposure === null) return
+  const { subject, registry } = userPolicy(c)
+  const serves = registry.models.get(model)?.serves
+  const hasGuardrails = serves?.kind === 'experiment' && serves.experiment.guardrails.length > 0
+  await meter.settled
+  await followExposure(c, { tenantId: subject.tenantId, exposure, hasGuardrails, refused: heard.refused() })
 }
 
 async function answer(
@@ -59,21 +83,26 @@ async function answer(
   request: InferRequest,
   choice: Choice,
   meter: Meter,
+  heard: Heard,
 ): Promise<Response> {
-  const upstream = await dispatch(c, request, choice)
+  const upstream = await dispatch(c, request, choice, c.req.raw.signal)
   meter.firstByte()
   const headers = {
     'content-type': upstream.kind === 'stream' ? 'text/event-stream' : 'application/json',
     'x-sidepath-receipt': meter.receipt,
   }
   if (upstream.kind === 'whole') {
-    const tokens = readWhole(upstream.bytes, endpoint)
-    await meter.settle('settled', tokens)
+    const value = readWhole(upstream.bytes)
+    heard.refused = () => refusedInWhole(value)
+    await meter.settle('settled', endpoint === 'embeddings' ? readEmbeddingTokens(value) : readTokens(value))
     return new Response(upstream.bytes, { headers })
   }
+  const watch = choice.exposure === null ? undefined : watchRefusal()
+  if (watch !== undefined) heard.refused = watch.refused
   const body = relayStream(upstream, {
     idleMs: c.get('world').timeouts.idleMs,
     signal: c.req.raw.signal,
+    watch,
     onEnd: (outcome, tokens) => void meter.settle(outcome, tokens),
   })
   return new Response(body, { headers })
@@ -88,8 +117,16 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   const meter = await openMeter(c.get('db'), policy, choice, c.get('requestId'), now)
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)
+  const heard: Heard = { refused: () => false }
+  c.executionCtx.waitUntil(follow(c, choice, meter, heard))
+  const { exposure, model, shadows } = choice
+  if (exposure !== null && shadows.length > 0) {
+    const copied = { tenantId: policy.subject.tenantId, requestId: c.get('requestId'), assignment: exposure }
+    const send: Send = ({ target }, signal) => dispatch(c, request, { model, target }, signal)
+    c.executionCtx.waitUntil(mirrorRequest(c.get('db'), c.get('world'), copied, shadows, send))
+  }
   try {
-    return await answer(c, endpoint, request, choice, meter)
+    return await answer(c, endpoint, request, choice, meter, heard)
   } catch (error) {
     const aborted = c.req.raw.signal.aborted || (error instanceof GatewayError && error.message === 'aborted')
     await meter.settle(aborted ? 'aborted' : 'failed', null)

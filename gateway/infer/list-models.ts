@@ -2,9 +2,11 @@
 
 import { type GatewayContext, userPolicy } from '../context.ts'
 import { modelNotFound } from '../errors.ts'
+import { bucketArm } from '../experiment/assign-arm.ts'
+import { AUTO, autoModels } from '../policy/auto-models.ts'
 import { isGranted, type Model, type Policy } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
-import { armFor, bucketArm, readAssignment, subjectDigest } from './choose-target.ts'
+import { armFor, readAssignment, subjectDigest } from './choose-target.ts'
 
 interface ModelObject {
   readonly id: string
@@ -30,7 +32,7 @@ async function isUsable(c: GatewayContext, policy: Policy, model: Model, now: nu
   if (!experiment.running || !experiment.arms.some((arm) => isGranted(policy, arm.target, now))) return false
   const subject = await subjectDigest(policy)
   const sticky = await readAssignment(c.get('db'), policy, experiment, subject)
-  const arm = armFor(policy, experiment, sticky ?? bucketArm(experiment, subject).id, now)
+  const arm = armFor(policy, experiment, sticky ?? bucketArm(experiment, subject)?.id, now)
   return arm !== undefined && isListed(policy, arm.target, now)
 }
 
@@ -41,7 +43,7 @@ async function usableModels(c: GatewayContext): Promise<ModelObject[]> {
   for (const model of policy.registry.models.values()) if (await isUsable(c, policy, model, now)) usable.push(model)
   const isBareBase = (model: Model, digest: string | undefined) =>
     model.serves.kind === 'target' && model.serves.target.kind === 'base' && model.serves.target.baseDigest === digest
-  return usable.map((model) => {
+  const objects = usable.map((model): ModelObject => {
     const base = usable.find((other) => other !== model && isBareBase(other, controlOf(model)?.baseDigest))
     return {
       id: model.name,
@@ -51,6 +53,8 @@ async function usableModels(c: GatewayContext): Promise<ModelObject[]> {
       parent: controlOf(model)?.kind === 'base' && model.serves.kind === 'target' ? null : (base?.name ?? null),
     }
   })
+  const [first] = autoModels(policy.registry, AUTO).flatMap(({ name }) => objects.find(({ id }) => id === name) ?? [])
+  return first === undefined ? objects : [...objects, { ...first, id: AUTO }]
 }
 
 export async function listModels(c: GatewayContext): Promise<Response> {

@@ -1,5 +1,6 @@
 // What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
 import type { Capability } from '../../gpu-backend/contract.ts'
+import type { Guardrail, Namespace } from '../database/schema.ts'
 import { parseModel } from '../infer/parse-model.ts'
 import type { Action } from './actions.ts'
 import type { Decision, GrantsAbout, Subject, Target } from './resolve-grants.ts'
@@ -9,6 +10,10 @@ export interface Arm {
   readonly id: string
   readonly weight: number
   readonly target: Target
+  /** Gets copies of requests, and no subjects. */
+  readonly shadow: boolean
+  /** By a guardrail: its subjects get the control. */
+  readonly stopped: boolean
 }
 
 export interface Experiment {
@@ -16,6 +21,10 @@ export interface Experiment {
   readonly seed: string
   readonly bucketVersion: number
   readonly running: boolean
+  /** Of 10,000. */
+  readonly coverage: number
+  readonly namespace: Namespace | null
+  readonly guardrails: readonly Guardrail[]
   /** In order; the first is the control. */
   readonly arms: readonly Arm[]
 }
@@ -23,6 +32,8 @@ export interface Experiment {
 export interface Model {
   readonly name: string
   readonly createdAt: number
+  /** Its place among those that `auto` tries; none: not among them. */
+  readonly autoRank?: number | null
   readonly serves:
     | { readonly kind: 'target'; readonly target: Target }
     | { readonly kind: 'experiment'; readonly experiment: Experiment }
@@ -40,6 +51,8 @@ export interface Registry {
   readonly maxTokens: number
   /** Enabled models of the tenant, granted or not, by public name and in its order. */
   readonly models: ReadonlyMap<string, Model>
+  /** All of the tenant, whether a model leads to them or not. */
+  readonly experiments: ReadonlyMap<string, Experiment>
   /** Enabled backends by the digest of their base. */
   readonly backends: ReadonlyMap<string, readonly Backend[]>
 }

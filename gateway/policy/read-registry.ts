@@ -50,18 +50,26 @@ export function readRegistry(
   const armsOf = Map.groupBy(armRows, ({ experimentId }) => experimentId)
   const experimentById = new Map(
     experimentRows.map((row): [string, Experiment] => {
-      const { id, seed, bucketVersion, status } = row
-      const read = (armsOf.get(id) ?? []).map((arm) => ({ id: arm.id, weight: arm.weight, target: readTarget(arm) }))
-      return [id, { id, seed, bucketVersion, running: status === 'running', arms: read }]
+      const { id, seed, bucketVersion, status, coverage, namespace, guardrails } = row
+      const read = (armsOf.get(id) ?? []).map((arm) => ({
+        id: arm.id,
+        weight: arm.weight,
+        target: readTarget(arm),
+        shadow: arm.shadow,
+        stopped: arm.stoppedAt !== null,
+      }))
+      const running = status === 'running'
+      return [id, { id, seed, bucketVersion, running, coverage, namespace, guardrails, arms: read }]
     }),
   )
   const readModel = (row: (typeof modelRows)[number]): Model => {
+    const { name, createdAt, autoRank } = row
     if (row.experimentId === null) {
-      return { name: row.name, createdAt: row.createdAt, serves: { kind: 'target', target: readTarget(row) } }
+      return { name, createdAt, autoRank, serves: { kind: 'target', target: readTarget(row) } }
     }
     const experiment = experimentById.get(row.experimentId)
     if (experiment === undefined) throw new Error('a model row names no experiment')
-    return { name: row.name, createdAt: row.createdAt, serves: { kind: 'experiment', experiment } }
+    return { name, createdAt, autoRank, serves: { kind: 'experiment', experiment } }
   }
   const byBase = Map.groupBy(
     backendRows.map(({ id, url, baseDigest }): Backend => ({ id, url, baseDigest })),
@@ -71,6 +79,7 @@ export function readRegistry(
     tenantId: tenant.id,
     maxTokens: tenant.maxTokens,
     models: new Map(modelRows.map((row) => [row.name, readModel(row)])),
+    experiments: experimentById,
     backends: byBase,
   }
 }

@@ -30,6 +30,8 @@ export function relayStream(
      * with the next write; until then an idle backend runs on, at most to its timeout.
      */
     readonly signal: AbortSignal
+    /** Sees each chunk as it passes. */
+    readonly watch?: { push(chunk: Uint8Array): void } | undefined
     /** Called once. */
     readonly onEnd: (outcome: Outcome, tokens: Tokens | null) => void
   },
@@ -65,6 +67,7 @@ export function relayStream(
   return new ReadableStream<Uint8Array>({
     start(sink) {
       tail.push(first)
+      options.watch?.push(first)
       sink.enqueue(first)
     },
     async pull(sink) {
@@ -76,6 +79,7 @@ export function relayStream(
         if (!done) {
           chunks++
           tail.push(value)
+          options.watch?.push(value)
           sink.enqueue(value)
           return
         }

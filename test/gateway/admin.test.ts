@@ -169,9 +169,11 @@ describe('the database', () => {
     const insert = (sql: string) => env.DB.prepare(sql).run()
     await expect(insert("INSERT INTO users VALUES ('nobody', 'u', 0, 0)")).rejects.toThrow('FOREIGN KEY')
     await expect(insert("INSERT INTO user_roles VALUES ('acme', 'zoe', 'staff')")).rejects.toThrow('FOREIGN KEY')
-    await expect(insert("INSERT INTO models VALUES ('acme', 'm', 'only-zeta', NULL, NULL, 0, 0)")).rejects.toThrow(
-      'FOREIGN KEY',
-    )
+    await expect(
+      insert(
+        "INSERT INTO models (tenant_id, name, adapter_id, disabled, created_at) VALUES ('acme', 'm', 'only-zeta', 0, 0)",
+      ),
+    ).rejects.toThrow('FOREIGN KEY')
     await expect(insert('DELETE FROM tenants')).rejects.toThrow('FOREIGN KEY')
   })
 
@@ -187,7 +189,11 @@ describe('the database', () => {
     await expect(grant('key', 'ada')).rejects.toThrow('CHECK')
     await expect(grant('user', 'ada', '[]')).rejects.toThrow('CHECK')
     const model = (adapterId: string | null, baseDigest: string | null) =>
-      env.DB.prepare("INSERT INTO models VALUES ('acme', 'm', ?, ?, NULL, 0, 0)").bind(adapterId, baseDigest).run()
+      env.DB.prepare(
+        "INSERT INTO models (tenant_id, name, adapter_id, base_digest, disabled, created_at) VALUES ('acme', 'm', ?, ?, 0, 0)",
+      )
+        .bind(adapterId, baseDigest)
+        .run()
     await expect(model(null, null)).rejects.toThrow('CHECK')
     await expect(model('red', BASE)).rejects.toThrow('CHECK')
   })

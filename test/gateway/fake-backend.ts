@@ -52,6 +52,8 @@ export function createFakeBackend() {
   const seen: Seen[] = []
   const faults = new Map<string, Fault>()
   let readyBase: string | null = null
+  /** What every model says; null: which adapter ran. */
+  let line: string | null = null
 
   function eventsOf(claims: Capability): string[] {
     const event = (text: string, completion_tokens: number) =>
@@ -60,7 +62,7 @@ export function createFakeBackend() {
         choices: [{ index: 0, text, delta: { content: text } }],
         usage: { prompt_tokens: 7, completion_tokens, total_tokens: 7 + completion_tokens },
       })}\n\n`
-    return [event(ranBy(claims), 1), event('é', 2), event('!', 3)]
+    return [event(line ?? ranBy(claims), 1), event('é', 2), event('!', 3)]
   }
 
   function stream(claims: Capability, fault: Fault, signal: AbortSignal): ReadableStream<Uint8Array> {
@@ -124,7 +126,7 @@ export function createFakeBackend() {
           ? '<html>internal-host-7'
           : JSON.stringify({
               model: claims.model,
-              choices: [{ index: 0, text: ranBy(claims), message: { content: ranBy(claims) } }],
+              choices: [{ index: 0, text: line ?? ranBy(claims), message: { content: line ?? ranBy(claims) } }],
               ...(pathname === paths.embeddings ? { data: [{ object: 'embedding', index: 0, embedding: [1] }] } : {}),
               ...(fault === 'no-usage' ? {} : { usage: { prompt_tokens: 7, completion_tokens: 3, total_tokens: 10 } }),
             })
@@ -139,6 +141,9 @@ export function createFakeBackend() {
     seen,
     fetch,
     fail: (host: string, fault: Fault) => void faults.set(host, fault),
+    say: (text: string | null) => {
+      line = text
+    },
     becomeReady: (base: string | null) => {
       readyBase = base
     },

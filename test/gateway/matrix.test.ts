@@ -30,6 +30,7 @@ const EXISTING: Readonly<Record<string, string>> = {
   model: 'red',
   grant: 'hr',
   experiment: 'trial',
+  metric: 'helpful',
   job: 'f'.repeat(64),
   receipt: 'e'.repeat(32),
 }
@@ -58,6 +59,14 @@ const LINES: Readonly<Record<string, Line>> = {
   // The model is no encoder, so the backend of this house would refuse; what it answers is passed on.
   'POST /v1/embeddings': { plane: 'user', answer: 200, ungranted: 404, body: { model: 'red', input: 'hi' } },
   'POST /v1/completions': { plane: 'user', answer: 200, ungranted: 404, body: infer },
+  'POST /v1/feedback': {
+    plane: 'user',
+    answer: 404,
+    body: { receipt: 'e'.repeat(32), metric: 'helpful', value: 1 },
+  },
+  // Nobody here may promote, and who may not is told what he would be told of no experiment.
+  'POST /v1/experiments/:experiment/promote': { plane: 'user', answer: 404, body: { arm: 'b' } },
+  'POST /v1/experiments/:experiment/roll-back': { plane: 'user', answer: 404, body: {} },
   'GET /admin/tenants': { plane: 'admin', answer: 200 },
   'PUT /admin/tenants/:tenant': { plane: 'admin', answer: 200, body: { maxTokens: 64 } },
   'GET /admin/tenants/:tenant/users': { plane: 'admin', answer: 200 },
@@ -101,6 +110,22 @@ const LINES: Readonly<Record<string, Line>> = {
   'PUT /admin/tenants/:tenant/experiments/:experiment': { plane: 'admin', answer: 200, body: { arms } },
   'PATCH /admin/tenants/:tenant/experiments/:experiment': { plane: 'admin', answer: 200, body: { status: 'draft' } },
   'GET /admin/tenants/:tenant/experiments/:experiment/exposures': { plane: 'admin', answer: 200 },
+  'GET /admin/tenants/:tenant/experiments/:experiment/results': { plane: 'admin', answer: 200 },
+  'POST /admin/tenants/:tenant/experiments/:experiment/guardrails': { plane: 'admin', answer: 200, body: {} },
+  'POST /admin/tenants/:tenant/experiments/:experiment/promote': {
+    plane: 'admin',
+    answer: 404,
+    body: { arm: 'b' },
+    params: { experiment: 'none' },
+  },
+  'POST /admin/tenants/:tenant/experiments/:experiment/roll-back': {
+    plane: 'admin',
+    answer: 404,
+    body: {},
+    params: { experiment: 'none' },
+  },
+  'GET /admin/tenants/:tenant/metrics': { plane: 'admin', answer: 200 },
+  'PUT /admin/tenants/:tenant/metrics/:metric': { plane: 'admin', answer: 200, body: {} },
   'GET /admin/tenants/:tenant/usage': { plane: 'admin', answer: 200 },
   'GET /admin/receipts/:receipt': { plane: 'admin', answer: 404 },
   'GET /admin/audit': { plane: 'admin', answer: 200 },
@@ -154,6 +179,7 @@ beforeAll(async () => {
   await admin('PUT', '/tenants/acme/users/gone', {})
   await admin('PUT', '/tenants/shut', { maxTokens: 1 })
   await admin('PUT', '/tenants/acme/experiments/trial', { arms })
+  await admin('PUT', '/tenants/acme/metrics/helpful', {})
   await admin('PUT', '/tenants/acme/models/blue', { adapter: 'blue' })
   // To the holders one by one: what one tenant's every key may use would leave nobody ungranted.
   const own = await mint('acme')

@@ -21,6 +21,9 @@ describe('migrations', () => {
       '0003_mixed_usage.sql',
       '0004_authorisation.sql',
       '0005_policy-epoch.sql',
+      '0010_experiments.sql',
+      '0011_experiment-rules.sql',
+      '0012_auto-models.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },

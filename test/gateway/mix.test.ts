@@ -216,6 +216,7 @@ describe('the last question before dispatch', () => {
       tenantId: 'acme',
       maxTokens: 1,
       backends: new Map(),
+      experiments: new Map(),
       models: new Map(
         ['1', '2', '3'].map((id): [string, Model] => [
           `m${id}`,

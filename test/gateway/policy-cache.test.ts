@@ -187,6 +187,8 @@ describe('the epoch', () => {
       'usage',
       'assignments',
       'exposures',
+      'outcomes',
+      'shadows',
       'sqlite_sequence',
       '_cf_METADATA',
       '_cf_KV',

@@ -135,7 +135,7 @@ describe('the usage row', () => {
     const policy = (await loadPolicy(db, { kind: 'key', keyId: key.id }))?.policy
     const model = policy?.registry.models.get('red')
     if (!policy || model?.serves.kind !== 'target') throw new Error('not seeded')
-    const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null }
+    const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null, shadows: [] }
     return openMeter(db, policy, choice, requestId, () => NOW)
   }
 
