@@ -20,6 +20,13 @@ export interface Session {
 export interface SessionOptions {
   /** Threads of the matrix kernels; 0 lets ONNX Runtime take one per core. */
   readonly threads?: number
+  /**
+   * false: weights are read where they lie, and no kernel makes a copy in an order of its own. Right for long batches,
+   * where a copy gains nothing and doubles the memory.
+   */
+  readonly prepack?: boolean
+  /** Threads wait for work by spinning: faster between small operators, at the cost of everybody else on the machine. */
+  readonly spin?: boolean
 }
 
 /** Opens a graph file; its external data is read from the same folder. */
@@ -32,7 +39,12 @@ export async function openSession(path: string, options: SessionOptions = {}): P
     // Shapes change at every step, so a memory pattern planned for one shape is of no use to the next.
     enableMemPattern: false,
     // Threads that spin between operators take the cores from whoever else works on the machine, the HTTP thread first.
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
+    extra: {
+      session: {
+        intra_op: { allow_spinning: options.spin ? '1' : '0' },
+        ...(options.prepack === false && { disable_prepacking: '1' }),
+      },
+    },
     logSeverityLevel: 3,
   })
   return {

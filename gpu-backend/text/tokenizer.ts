@@ -33,6 +33,10 @@ export interface Text {
   /** The conversation in the artifact's chat template, with the beginning of an answer. */
   encodeChat(messages: readonly ChatMessage[], maxTokens: number): number[]
   readonly decode: Decode
+  /** Without a limit; `special`: with the special tokens that the tokenizer puts around a text. */
+  tokens(text: string, special: boolean): number[]
+  /** The conversation as text. Throws what the template throws. */
+  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string
 }
 
 /** Undefined for an artifact without a tokenizer. Throws `artifact_unsuitable`. */
@@ -55,18 +59,29 @@ export async function openText(folder: Folder): Promise<Text | undefined> {
     return ids
   }
 
+  function render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
+    if (template === undefined) {
+      throw new BackendError('request_invalid', 'this base has no chat template; use /v1/completions', 'messages')
+    }
+    const { bos_token, eos_token } = parsed.data ?? {}
+    return template.render({
+      messages,
+      add_generation_prompt: addGenerationPrompt,
+      bos_token: bos_token ?? '',
+      eos_token: eos_token ?? '',
+    })
+  }
+
   return {
     encode: (text, maxTokens) => encode(text, maxTokens, true),
+    tokens: (text, special) => tokenizer.encode(text, { add_special_tokens: special }).ids,
+    render,
     encodeChat(messages, maxTokens) {
-      if (template === undefined) {
-        throw new BackendError('request_invalid', 'this base has no chat template; use /v1/completions', 'messages')
-      }
-      const { bos_token, eos_token } = parsed.data
-      const context = { messages, add_generation_prompt: true, bos_token: bos_token ?? '', eos_token: eos_token ?? '' }
       let text: string
       try {
-        text = template.render(context)
-      } catch {
+        text = render(messages, true)
+      } catch (error) {
+        if (error instanceof BackendError) throw error
         throw new BackendError('request_invalid', 'the chat template of this base refuses these messages', 'messages')
       }
       return encode(text, maxTokens, false)
