@@ -17,7 +17,7 @@ const MAX_TOKENS = 16
 const COMMON = '--batch 16 --eval-share 0.005 --eval-every 100'
 const OPTIONS: Readonly<Record<string, string>> = {
   triage: '--r 8 --alpha 16 --target-modules all-linear --steps 600 --lr 3e-3',
-  dates: '--r 16 --alpha 32 --target-modules all-linear --steps 700 --lr 3e-3',
+  dates: '--r 16 --alpha 32 --target-modules all-linear --steps 1000 --lr 3e-3',
   clauses: '--r 8 --alpha 16 --target-modules all-linear --steps 400 --lr 3e-3',
 }
 const tasks = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(OPTIONS)

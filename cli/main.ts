@@ -141,6 +141,15 @@ function program(): Command {
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./train.ts')).trainCommand(options))
 
+  trainOptions(sidepath.command('plan'))
+    .description('what a training run would take: trained parameters, memory, time, cost; nothing is trained')
+    .option('--base <path>', 'Hugging Face folder or GGUF file')
+    .option('--data <file>', 'JSONL of examples, whose lengths then count')
+    .option('--shape <OUTxIN>', 'one matrix alone, e.g. 10000x10000')
+    .option('--price-per-hour <price>', 'of the machine, in any currency')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./plan.ts')).planCommand(options))
+
   sidepath
     .command('compiler')
     .description('the compiler behind HTTP; the bearer token comes from SIDEPATH_COMPILER_TOKEN')
