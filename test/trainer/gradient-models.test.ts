@@ -5,11 +5,12 @@ import { describe, expect, it } from 'vitest'
 import { transpose } from '../../compiler/adapter/low-rank.ts'
 import type { Feeds } from '../../compiler/verify/session.ts'
 import { makeBatch } from '../../trainer/data/batch.ts'
+import { dropoutFeeds } from '../../trainer/data/dropout.ts'
 import type { Example } from '../../trainer/data/example.ts'
 import { trainingNames } from '../../trainer/graph/names.ts'
-import type { LoraOptions } from '../../trainer/lora/select.ts'
+import { type LoraOptions, selectLora } from '../../trainer/lora/select.ts'
 import { seeded } from '../compiler/random.ts'
-import { interpret, type Value } from './interpreter.ts'
+import { interpret, type Value, type Values } from './interpreter.ts'
 import { type Learning, LORA, openLearning, readTensors, readWeights } from './learning.ts'
 
 const PARITY = join(import.meta.dirname, '../parity/oracle')
@@ -66,6 +67,30 @@ const relative = (found: ArrayLike<number>, wanted: ArrayLike<number>) => {
   return Math.sqrt(error / norm)
 }
 
+/**
+ * How far the gradient is from central differences in fp64, along one direction over all that is trained: every gradient
+ * has its part in it.
+ */
+function disagreement({ graph, trainable }: Learning, inputs: Values, weights: Values): number {
+  const values = interpret(graph, inputs, weights)
+  const random = seeded(3)
+  const moved = new Map<string, [Value, Value]>()
+  let slope = 0
+  for (const trained of trainable) {
+    const at = inputs.get(trained) as Value
+    const direction = at.data.map(() => random() - 0.5)
+    const gradient = values.get(trainingNames.gradient(trained)) as Value
+    slope += gradient.data.reduce((sum, g, i) => sum + g * (direction[i] as number), 0)
+    const shift = (by: number) => ({ ...at, data: at.data.map((x, i) => x + by * (direction[i] as number)) })
+    moved.set(trained, [shift(-1e-5), shift(1e-5)])
+  }
+  const [before, after] = [0, 1].map((side) => {
+    const all = new Map([...inputs, ...[...moved].map(([key, pair]) => [key, pair[side]] as [string, Value])])
+    return interpret(graph, all, weights).get(trainingNames.loss)?.data[0] as number
+  }) as [number, number]
+  return Math.abs((after - before) / 2e-5 / slope - 1)
+}
+
 async function expectOracle(learning: Learning, feeds: Feeds, one: Case, gradients: string): Promise<void> {
   const { feeds: data } = batchOf(one)
   const results = await learning.session.run({ ...feeds, ...data })
@@ -97,28 +122,7 @@ describe.each(Object.entries(oracle.cases))('%s', (name, one) => {
         { dims, data: Float64Array.from(data as Float32Array, Number) },
       ]),
     )
-    const values = interpret(learning.graph, inputs, weights)
-    // One direction over all that is trained: every gradient has its part in it.
-    const random = seeded(3)
-    const moved = new Map<string, [Value, Value]>()
-    let slope = 0
-    for (const trained of learning.trainable) {
-      const at = inputs.get(trained) as Value
-      const direction = at.data.map(() => random() - 0.5)
-      const gradient = values.get(trainingNames.gradient(trained)) as Value
-      slope += gradient.data.reduce((sum, g, i) => sum + g * (direction[i] as number), 0)
-      const shift = (by: number) => ({ ...at, data: at.data.map((x, i) => x + by * (direction[i] as number)) })
-      moved.set(trained, [shift(-1e-5), shift(1e-5)])
-    }
-    const forward = {
-      ...learning.graph,
-      nodes: learning.graph.nodes.filter((node) => !node.name.startsWith('gradient.')),
-    }
-    const [before, after] = [0, 1].map((side) => {
-      const all = new Map([...inputs, ...[...moved].map(([key, pair]) => [key, pair[side]] as [string, Value])])
-      return interpret(forward, all, weights).get(trainingNames.loss)?.data[0] as number
-    }) as [number, number]
-    expect(Math.abs((after - before) / 2e-5 / slope - 1)).toBeLessThan(1e-6)
+    expect(disagreement(learning, inputs, weights)).toBeLessThan(1e-6)
   })
 })
 
@@ -133,5 +137,38 @@ describe.each(Object.entries(oracle.variants))('%s', (name, one) => {
     await using learning = await openLearning({ base, lora, recompute })
     const feeds = await feedsOf(learning, join(PARITY, 'train', `${name}.weights.safetensors`))
     await expectOracle(learning, feeds, one, `${name}.safetensors`)
+  })
+})
+
+describe('what torch has no oracle for here', () => {
+  const base = join(PARITY, 'decoders/olmo2/base')
+  const [one] = Object.values(oracle.cases) as [Case]
+
+  it.each([
+    ['dropout', { dropout: 0.3 }, false],
+    ['dropout, activations computed again', { dropout: 0.3 }, true],
+    ['PiSSA', { init: 'pissa' }, false],
+    ['PiSSA, activations computed again', { init: 'pissa' }, true],
+  ] as const)('has gradients as central differences say in fp64: %s', async (_, more, recompute) => {
+    const lora = { ...LORA, r: 3, ...more }
+    await using learning = await openLearning({ base, lora, recompute })
+    const weights = await readWeights(learning.graph, learning.path)
+    const spec = selectLora(learning.checkpoint.config.architecture, lora)
+    const random = seeded(5)
+    const inputs = new Map<string, Value>()
+    const { feeds } = batchOf(one)
+    for (const { name, shape } of learning.graph.inputs) {
+      const rank = name.endsWith('lora_A') || name.includes('lora_B') || name.includes('.start') ? 3 : 0
+      const dims = shape.map((dim) => (typeof dim === 'number' ? dim : rank))
+      inputs.set(name, {
+        dims,
+        data: Float64Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => 0.4 * (random() - 0.5)),
+      })
+    }
+    const noise = dropoutFeeds(spec, feeds[trainingNames.segments]!.data.length, 4, 'test')
+    for (const [name, { data, dims }] of Object.entries({ ...feeds, ...noise })) {
+      inputs.set(name, { dims, data: Float64Array.from(data as Float32Array, Number) })
+    }
+    expect(disagreement(learning, inputs, weights)).toBeLessThan(1e-6)
   })
 })
