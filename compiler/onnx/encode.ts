@@ -54,6 +54,7 @@ function writeGraph(writer: BinaryWriter, graph: Graph): void {
   for (const tensor of graph.weights) message(writer, 5, (to) => writeExternal(to, tensor))
   for (const value of graph.inputs) message(writer, 11, (to) => writeValue(to, value))
   for (const value of graph.outputs) message(writer, 12, (to) => writeValue(to, value))
+  for (const value of graph.values ?? []) message(writer, 13, (to) => writeValue(to, value))
 }
 
 export function writeNode(writer: BinaryWriter, node: Node): void {

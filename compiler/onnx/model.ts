@@ -53,4 +53,6 @@ export interface Graph {
   readonly weights: readonly ExternalTensor[]
   /** In topological order. */
   readonly nodes: readonly Node[]
+  /** Shapes of values in between that ONNX Runtime could not find out, and that let it use memory again. */
+  readonly values?: readonly ValueInfo[]
 }

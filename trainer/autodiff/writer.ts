@@ -22,6 +22,7 @@ export class GraphWriter {
   readonly #nodes: Node[]
   readonly #places = new Map<string, Place>()
   readonly #made = new Map<string, string>()
+  readonly #said = new Set<string>()
 
   constructor(graph: Graph) {
     this.#graph = graph
@@ -167,13 +168,22 @@ export class GraphWriter {
     return this.constant({ name: `float32:${value}`, dims: [], data: Float32Array.of(value) })
   }
 
-  /** `x` in another shape of as many numbers. */
+  /**
+   * Tells ONNX Runtime the shape of a value of floats. It cannot find out what is reshaped to a computed shape, and where
+   * it does not know that two sizes are equal it uses no memory again.
+   */
+  say(value: string): string {
+    this.#said.add(value)
+    return value
+  }
+
+  /** `x`, floats, in another shape of as many numbers. */
   reshape(x: string, to: Shape, name: string): string {
     const from = this.shape(x)
     if (from.length === to.length && from.every((dim, at) => dim === to[at])) return x
     const dims = to.map((dim, at) => (typeof dim === 'number' ? dim : dim === from[at] ? 0 : -1))
     const vector = dims.filter((dim) => dim === -1).length <= 1 ? this.ints(...dims) : this.shapeVector(to)
-    return this.node('Reshape', name, [x, vector], {}, to)
+    return this.say(this.node('Reshape', name, [x, vector], {}, to))
   }
 
   /** The shape as a value of int64. Reads only inputs of the graph, so that no activation lives on for its shape's sake. */
@@ -248,7 +258,8 @@ export class GraphWriter {
 
   /** The graph, with only what its outputs need. */
   build(): Graph {
-    const needed = new Set(this.#outputs.map(({ name }) => name))
+    const outputs = new Set(this.#outputs.map(({ name }) => name))
+    const needed = new Set(outputs)
     const kept: Node[] = []
     for (const node of this.#nodes.toReversed()) {
       if (!node.outputs.some((output) => needed.has(output))) continue
@@ -262,6 +273,9 @@ export class GraphWriter {
       constants: [...this.#constants.values()].filter(({ name }) => needed.has(name)),
       weights: [...this.#weights.values()].filter(({ name }) => needed.has(name)),
       nodes: kept.reverse(),
+      values: [...this.#said]
+        .filter((name) => needed.has(name) && !outputs.has(name))
+        .map((name) => ({ name, type: 'float32' as const, shape: this.shape(name) })),
     }
   }
 

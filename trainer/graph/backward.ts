@@ -34,14 +34,14 @@ export function writeBackward(w: GraphWriter, input: BackwardInput): void {
     const own = new Set(segment.nodes.flatMap(({ inputs }) => inputs.filter((value) => isTrained.has(value))))
     const waits = [...own].flatMap((name) => gradients.get(name) ?? [])
     const expanded = w.expand(found, w.shape(segment.input), `grad/${segment.input}/expanded`)
-    gradients.set(segment.input, w.after(expanded, waits, `grad/${segment.input}`))
+    gradients.set(segment.input, w.say(w.after(expanded, waits, `grad/${segment.input}`)))
   }
   differentiate({ w, nodes: prelude, reached, gradients, again })
 }
 
 /** The layer's input, not before the gradient of its output is there. */
 function recomputeFrom(w: GraphWriter, segment: Segment, slope: string): string {
-  return w.after(segment.input, [slope], `${segment.output}/input`)
+  return w.say(w.after(segment.input, [slope], `${segment.output}/input`))
 }
 
 function differentiateCopy(w: GraphWriter, segment: Segment, before: string, input: BackwardInput): void {

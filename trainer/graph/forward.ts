@@ -115,4 +115,5 @@ export function writeByRows(w: GraphWriter, x: string, matrix: string, output: s
   const product = w.node('Gemm', `${output}.rows`, [w.rows(x), matrix], { transB: 1 })
   const inputs = [product, w.shapeVector(shape)]
   w.add({ op: 'Reshape', name: output, inputs, outputs: [output], attributes: {} }, [shape])
+  w.say(output)
 }
