@@ -203,6 +203,11 @@ describe.each([
       // The demo's weights are halves, so fp16 keeps them as they are.
       if (options.method !== 'fp16') expect(error).toBeGreaterThan(bound / 100)
     }
+    // ONNX Runtime would give each further reader a DequantizeLinear, and a float matrix, of its own.
+    for (const { op, outputs } of learning.graph.nodes) {
+      if (op !== 'DequantizeLinear') continue
+      expect(learning.graph.nodes.filter(({ inputs }) => inputs.includes(outputs[0] ?? ''))).toHaveLength(1)
+    }
     // A float copy would be a weight or a constant: there is none of a linear's size.
     const linears = learning.checkpoint.config.architecture.hiddenSize ** 2
     const floats = [...learning.graph.weights, ...learning.graph.constants].filter(

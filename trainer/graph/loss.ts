@@ -35,7 +35,9 @@ export function writeLoss(w: GraphWriter, input: LossInput): void {
   const [places, targets, weights] = [names.targetPlaces, names.targets, names.targetWeights].map((value) =>
     pieces === 1 ? [value] : w.nodes('Split', `${value}.pieces`, [value], pieces, { axis: 0, num_outputs: pieces }),
   )
-  const unpacked = unpackWeight(w, head)?.(hidden)
+  const matrix = unpackWeight(w, head)?.(hidden)
+  // ONNX Runtime gives each reader of a DequantizeLinear one of its own; of a view it does not.
+  const unpacked = matrix && w.say(w.after(matrix, [hidden], 'lm_head.unpacked'))
   const losses: string[] = []
   let slope = isReached === true ? w.zeros(w.shape(hidden), 'grad/hidden/zeros') : undefined
   let done: string[] = []
