@@ -40,6 +40,11 @@ module.exports = {
       'Pure: bytes in, bytes out. No platform, no network, no clock.',
     ),
     only(
+      'trainer',
+      ['^compiler/', 'node_modules/zod/'],
+      'The compiler over the interfaces that it declares: no platform, no clock, so that it also runs in a browser.',
+    ),
+    only(
       'runtime',
       ['node_modules/(onnxruntime-|webgpu/)', '^(fs|path|crypto|os|stream|buffer|url|module|worker_threads)', '^node:'],
       'What the platform gives: ONNX Runtime and files.',

@@ -34,6 +34,8 @@ export function describe(error: unknown): string | undefined {
     case 'EROFS':
       return `no permission to write or read ${subject}; choose another folder or change its permissions.`
     case 'ENOSPC':
+    case 'EDQUOT':
+    case 'EFBIG':
       return `the disk is full while writing ${subject}; free some space and run it again.`
     case 'ENOENT':
       return syscall === 'mkdir'

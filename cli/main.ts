@@ -21,6 +21,7 @@ const REQUIRED: Readonly<Record<string, readonly string[]>> = {
   export: ['artifact', 'out'],
   score: ['artifact'],
   doctor: ['base'],
+  train: ['base', 'data', 'out'],
 }
 
 function program(): Command {
@@ -71,7 +72,7 @@ function program(): Command {
     .option('--json', 'print the whole explanation')
     .action(async (key, model, options) => (await import('./can.ts')).canCommand(key, model, options))
 
-  quantiseOptions(sidepath.command('compile'))
+  storageOptions(sidepath.command('compile'))
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',
     )
@@ -87,7 +88,7 @@ function program(): Command {
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('routed', options))
 
-  quantiseOptions(sidepath.command('merge'))
+  storageOptions(sidepath.command('merge'))
     .description('base + PEFT adapters → the deltas written into the weights: an artifact, or a checkpoint again')
     .option('--base <path>', 'Hugging Face folder (config.json, model.safetensors) or GGUF file')
     .addOption(adapterOption('name=folder or name*weight=folder; repeat to merge several'))
@@ -150,6 +151,27 @@ function program(): Command {
     .option('--peft-compat [version]', "PEFT's own numbers, also where they differ from the algebra (0.21, or 0.20)")
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./combine.ts')).combineCommand(options))
+
+  trainOptions(sidepath.command('train'))
+    .description('a base + JSONL of examples → a run folder with a PEFT adapter; the base stays as it is')
+    .option('--base <path>', 'Hugging Face folder (config.json, model.safetensors) or GGUF file')
+    .option('--data <file>', 'JSONL: messages, or prompt and completion, or text, on each line')
+    .option('--eval <file>', 'JSONL that is held out; a share of the data without')
+    .option('--eval-share <share>', 'share of the data that is held out', '0.05')
+    .option('--bad-lines <how>', 'lines that cannot be read: refuse, or skip', 'refuse')
+    .option('--out <folder>', 'where the run goes: config.json, metrics.jsonl, loss.svg, adapter/')
+    .option('--resume', 'go on with the run in --out from its last checkpoint')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./train.ts')).trainCommand(options))
+
+  trainOptions(sidepath.command('plan'))
+    .description('what a training run would take: trained parameters, memory, time, cost; nothing is trained')
+    .option('--base <path>', 'Hugging Face folder or GGUF file')
+    .option('--data <file>', 'JSONL of examples, whose lengths then count')
+    .option('--shape <OUTxIN>', 'one matrix alone, e.g. 10000x10000')
+    .option('--price-per-hour <price>', 'of the machine, in any currency')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./plan.ts')).planCommand(options))
 
   sidepath
     .command('compiler')
@@ -239,6 +261,14 @@ function runOption(): Option {
   ).choices(['auto', 'graphs', 'files'])
 }
 
+/** How an artifact's base is stored, and what that is measured on. */
+function storageOptions(command: Command): Command {
+  return quantiseOptions(command).option(
+    '--eval-text <file>',
+    'text whose perplexity is measured before and after; a short story without',
+  )
+}
+
 /** How the base is stored. */
 function quantiseOptions(command: Command): Command {
   const list = (text: string) => text.split(',').map((part) => part.trim())
@@ -255,7 +285,39 @@ function quantiseOptions(command: Command): Command {
     .addOption(new Option('--keep <modules>', 'modules that stay float32, * for a part of a name').argParser(list))
     .addOption(new Option('--eight <modules>', 'modules that become int8 though others have 4 bits').argParser(list))
     .option('--activations <name>', 'beside int4 and int8, rounded to int8 or float; else int8 beside int8 only')
-    .option('--eval-text <file>', 'text whose perplexity is measured before and after; a short story without')
+}
+
+/** What is trained, and how. */
+function trainOptions(command: Command): Command {
+  const repeated = (text: string, before?: string[]) => [...(before ?? []), text]
+  return quantiseOptions(command)
+    .option('--r <rank>', 'rank of the factors', '8')
+    .option('--alpha <alpha>', 'lora_alpha; twice the rank without')
+    .option('--target-modules <names>', 'all-linear, attention, mlp, names with commas, or a regex', 'all-linear')
+    .addOption(new Option('--rank-pattern <key=r>', 'another rank where the key matches; repeat').argParser(repeated))
+    .addOption(new Option('--alpha-pattern <key=a>', 'another alpha where the key matches').argParser(repeated))
+    .option('--rslora', 'scale by alpha / √r')
+    .option('--dora', 'train the magnitude of each output as well')
+    .option('--init <how>', 'what the factors begin as: default, or pissa', 'default')
+    .option('--dropout <share>', 'share of a module’s inputs that a step leaves out', '0')
+    .option('--lora-plus <ratio>', 'how many times faster B learns than A; 16 is usual', '1')
+    .option('--lr <rate>', 'the highest learning rate', '5e-4')
+    .option('--schedule <name>', 'cosine, linear or constant, after the warm-up', 'cosine')
+    .option('--warm-up <steps>', 'steps of the warm-up; a tenth of all without, 100 at most')
+    .option('--steps <n>', 'updates')
+    .option('--epochs <n>', 'times that all data is seen, where --steps is not given', '3')
+    .option('--weight-decay <share>', 'decoupled decay', '0')
+    .option('--max-grad-norm <norm>', 'larger gradients are scaled down to it', '1')
+    .option('--batch <rows>', 'rows of a run of the graph', '8')
+    .option('--accumulate <runs>', 'runs of an update', '1')
+    .option('--max-length <tokens>', 'longest example; 1024 without, or what the base has')
+    .option('--packing', 'several examples in a row of the longest length; they do not see each other')
+    .option('--recompute', 'compute activations twice, for less memory')
+    .option('--seed <n>', 'of factors, order and dropout', '0')
+    .option('--eval-every <steps>', 'steps between evaluations; a tenth of all without')
+    .option('--patience <n>', 'end after so many evaluations without a gain, and keep the best')
+    .option('--save-every <steps>', 'steps between checkpoints')
+    .option('--threads <n>', 'threads that compute; one a core', '0')
 }
 
 function adapterOption(description: string): Option {

@@ -32,6 +32,9 @@ export type ProblemCode =
   | 'gguf-invalid'
   | 'gguf-unsupported'
   | 'file-unknown'
+  | 'train-option'
+  | 'train-data'
+  | 'train-state'
 
 export interface Problem {
   readonly code: ProblemCode

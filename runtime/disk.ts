@@ -120,6 +120,41 @@ export async function stageFolder(path: string) {
   }
 }
 
+/** A folder that keeps what a long job has reached. Made where it is not there yet. */
+export async function openWorkFolder(path: string) {
+  await makeFolder(path)
+  const full = (child: string) => {
+    const target = resolve(path, child)
+    if (!leadsInside(relative(resolve(path), target))) throw new RangeError(`${path}: "${child}" is outside the folder`)
+    return target
+  }
+  return {
+    ...openFolder(path),
+    /** The new file whole, or the old one as it was, whatever stops the machine: written beside, flushed, renamed. */
+    async replace(child: string, bytes: Uint8Array): Promise<void> {
+      const target = full(child)
+      await makeFolder(dirname(target))
+      const beside = `${target}.partial`
+      try {
+        const handle = await open(beside, 'w')
+        await handle
+          .writeFile(bytes)
+          .then(() => handle.sync())
+          .finally(() => handle.close())
+        await rename(beside, target)
+      } catch (error) {
+        await rm(beside, { force: true })
+        throw error
+      }
+      await syncFolder(dirname(target))
+    },
+    async append(child: string, bytes: Uint8Array): Promise<void> {
+      const handle = await open(full(child), 'a')
+      await handle.writeFile(bytes).finally(() => handle.close())
+    },
+  }
+}
+
 /** A file being written. What is written goes to the disk meanwhile, so that `close` does not wait for all of it. */
 function openSink(handle: FileHandle) {
   let dirty = 0

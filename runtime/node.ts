@@ -14,6 +14,13 @@ export interface SessionOptions {
   readonly threads?: number
   /** Where the operators run; what one of them cannot run, the CPU does. */
   readonly provider?: 'cpu' | 'cuda'
+  /**
+   * false: weights are read where they lie, and no kernel makes a copy in an order of its own. Right for long batches,
+   * where a copy gains nothing and doubles the memory.
+   */
+  readonly prepack?: boolean
+  /** Threads wait for work by spinning: faster between small operators, at the cost of everybody else on the machine. */
+  readonly spin?: boolean
 }
 
 /** True where ONNX Runtime's CUDA binaries are installed: it lists CUDA also where only its loader is. */
@@ -36,7 +43,12 @@ export async function openSession(path: string, options: SessionOptions = {}): P
     // Shapes change at every step, so a memory pattern planned for one shape is of no use to the next.
     enableMemPattern: false,
     // Threads that spin between operators take the cores from whoever else works on the machine, the HTTP thread first.
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
+    extra: {
+      session: {
+        intra_op: { allow_spinning: options.spin ? '1' : '0' },
+        ...(options.prepack === false && { disable_prepacking: '1' }),
+      },
+    },
     logSeverityLevel: 3,
   })
   return {

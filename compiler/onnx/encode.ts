@@ -17,6 +17,7 @@ const ELEMENT_TYPES: Readonly<Record<ElementType, number>> = {
   int64: 7,
   bool: 9,
   float16: 10,
+  uint4: 21,
 }
 /** Operators beyond ONNX's own, and the version of each set: ONNX Runtime's only version is 1. */
 const EXTRA_OPSETS: Readonly<Record<string, number>> = { 'com.microsoft': 1 }
@@ -53,6 +54,7 @@ function writeGraph(writer: BinaryWriter, graph: Graph): void {
   for (const tensor of graph.weights) message(writer, 5, (to) => writeExternal(to, tensor))
   for (const value of graph.inputs) message(writer, 11, (to) => writeValue(to, value))
   for (const value of graph.outputs) message(writer, 12, (to) => writeValue(to, value))
+  for (const value of graph.values ?? []) message(writer, 13, (to) => writeValue(to, value))
 }
 
 export function writeNode(writer: BinaryWriter, node: Node): void {
@@ -80,9 +82,14 @@ function attributeType(value: Attribute): number {
   return 'string' in value ? ATTRIBUTE_STRING : ATTRIBUTE_INTS
 }
 
-function writeInline(writer: BinaryWriter, { name, dims, data }: InlineTensor): void {
+function writeInline(writer: BinaryWriter, { name, dims, data, type }: InlineTensor): void {
   for (const dim of dims) int64(writer, 1, dim)
-  int64(writer, 2, ELEMENT_TYPES[data instanceof Float32Array ? 'float32' : 'int64'])
+  const bytes = type ?? 'uint8'
+  int64(
+    writer,
+    2,
+    ELEMENT_TYPES[data instanceof Float32Array ? 'float32' : data instanceof Uint8Array ? bytes : 'int64'],
+  )
   string(writer, 8, name)
   writer.tag(9, WireType.LengthDelimited).bytes(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
 }

@@ -1,6 +1,6 @@
 // A typed ONNX graph, as far as this compiler needs one. It knows nothing of protobuf.
 
-export type ElementType = 'float32' | 'float16' | 'uint8' | 'int8' | 'int32' | 'int64' | 'bool'
+export type ElementType = 'float32' | 'float16' | 'uint4' | 'uint8' | 'int8' | 'int32' | 'int64' | 'bool'
 
 /** A number is a fixed size; a name is a dimension known at run time. Different sizes have different names. */
 export type Dimension = number | string
@@ -27,7 +27,9 @@ export interface Node {
 export interface InlineTensor {
   readonly name: string
   readonly dims: readonly number[]
-  readonly data: Float32Array | BigInt64Array
+  readonly data: Float32Array | BigInt64Array | Uint8Array
+  /** Of bytes, which are uint8 where absent; two uint4 a byte, the low one first. */
+  readonly type?: 'uint4'
 }
 
 /** Data in another file beside the model. */
@@ -59,4 +61,6 @@ export interface Graph {
   readonly weights: readonly ExternalTensor[]
   /** In topological order. */
   readonly nodes: readonly Node[]
+  /** Shapes of values in between that ONNX Runtime could not find out, and that let it use memory again. */
+  readonly values?: readonly ValueInfo[]
 }

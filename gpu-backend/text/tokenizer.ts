@@ -44,6 +44,10 @@ export interface Text {
   readonly decode: Decode
   /** Undefined for a tokenizer whose tokens are not known by their bytes. */
   readonly tokens: TokenBytes | undefined
+  /** Without a limit; `special`: with the special tokens that the tokenizer puts around a text. */
+  tokenIds(text: string, special: boolean): number[]
+  /** The conversation as text. Throws what the template throws. */
+  render(messages: readonly TemplateMessage[], addGenerationPrompt: boolean, tools?: readonly Tool[]): string
 }
 
 /** Undefined for an artifact without a tokenizer. Throws `artifact_unsuitable`. */
@@ -67,27 +71,33 @@ export async function openText(folder: Folder): Promise<Text | undefined> {
     return ids
   }
 
+  function render(messages: readonly TemplateMessage[], addGenerationPrompt: boolean, tools?: readonly Tool[]): string {
+    if (template === undefined) {
+      throw new BackendError('request_invalid', 'this base has no chat template; use /v1/completions', 'messages')
+    }
+    const { bos_token, eos_token } = parsed.data ?? {}
+    return template.parsed.render({
+      messages,
+      ...(tools === undefined ? {} : { tools }),
+      add_generation_prompt: addGenerationPrompt,
+      bos_token: bos_token ?? '',
+      eos_token: eos_token ?? '',
+    })
+  }
+
   return {
     encode: (text, maxTokens) => encode(text, maxTokens, true),
+    tokenIds: (text, special) => tokenizer.encode(text, { add_special_tokens: special }).ids,
+    render,
     encodeChat(messages, maxTokens, tools) {
-      if (template === undefined) {
-        throw new BackendError('request_invalid', 'this base has no chat template; use /v1/completions', 'messages')
-      }
-      if (tools !== undefined && !template.takesTools) {
+      if (tools !== undefined && template?.takesTools === false) {
         throw new BackendError('request_invalid', 'the chat template of this base knows no tools', 'tools')
-      }
-      const { bos_token, eos_token } = parsed.data
-      const context = {
-        messages,
-        ...(tools === undefined ? {} : { tools }),
-        add_generation_prompt: true,
-        bos_token: bos_token ?? '',
-        eos_token: eos_token ?? '',
       }
       let text: string
       try {
-        text = template.parsed.render(context)
-      } catch {
+        text = render(messages, true, tools)
+      } catch (error) {
+        if (error instanceof BackendError) throw error
         throw new BackendError('request_invalid', 'the chat template of this base refuses these messages', 'messages')
       }
       return encode(text, maxTokens, false)

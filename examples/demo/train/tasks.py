@@ -138,11 +138,22 @@ def held_out() -> list[dict[str, str]]:
     return [example(rng, dates) for _ in range(HELD_OUT_PROMPTS)]
 
 
+def conversation(row: dict[str, str], task: str) -> dict:
+    """A line for `sidepath train`."""
+    return {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[task]}]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where heldout.jsonl is written")
-    with parser.parse_args().out.open("w", encoding="utf-8") as file:
-        for row in held_out():
+    parser.add_argument("--out", type=Path, required=True, help="where heldout.jsonl, or the examples, are written")
+    parser.add_argument("--training", type=int, help="write so many training examples instead, as conversations")
+    parser.add_argument("--task", choices=TASKS, help="the task that they are of")
+    given = parser.parse_args()
+    if (given.training is None) != (given.task is None):
+        parser.error("--training and --task go together")
+    rows = held_out() if given.training is None else [conversation(row, given.task) for row in training(given.training)]
+    with given.out.open("w", encoding="utf-8") as file:
+        for row in rows:
             file.write(json.dumps(row) + "\n")
 
 

@@ -1,0 +1,81 @@
+// The progress of a training run: a bar with loss, speed and time left on a terminal; a line now and then elsewhere.
+import type { TrainEvent } from '../trainer/run/train.ts'
+
+/** Loaded only where it has something to show. */
+const cliProgress = process.stderr.isTTY ? await import('cli-progress') : undefined
+
+/** Between two lines of a log. */
+const LOG_EVERY_MS = 10_000
+/** Steps that the speed is a mean of. */
+const WINDOW = 20
+
+export interface TrainProgress {
+  show(event: TrainEvent): void
+  stop(): void
+}
+
+export function startTrainProgress(enabled: boolean): TrainProgress {
+  if (!enabled) return { show: () => {}, stop: () => {} }
+  const bar =
+    cliProgress &&
+    new cliProgress.SingleBar(
+      {
+        format: '{stage} {bar} {value}/{total} | {figures}',
+        stream: process.stderr,
+        hideCursor: true,
+        clearOnComplete: true,
+        linewrap: false,
+      },
+      cliProgress.Presets.shades_classic,
+    )
+  const recent: { tokens: number; seconds: number }[] = []
+  let stage = ''
+  let held = ''
+  let before = 0
+  let loggedAt = Number.NEGATIVE_INFINITY
+  const update = (name: string, done: number, total: number, figures: string) => {
+    if (bar !== undefined) {
+      if (stage !== name) bar.start(total, 0, { stage: name, figures })
+      stage = name
+      bar.update(done, { stage: name, figures })
+      return
+    }
+    if (name !== 'train' || (performance.now() - loggedAt < LOG_EVERY_MS && done < total)) return
+    loggedAt = performance.now()
+    process.stderr.write(`step ${done}/${total} | ${figures}\n`)
+  }
+  return {
+    show(event) {
+      if (event.kind === 'held-out') held = ` | held out ${event.loss.toFixed(4)}`
+      else if (event.kind === 'prepare') {
+        const mib = (bytes: number) => Math.ceil(bytes / 2 ** 20)
+        update('base', mib(event.doneBytes), mib(event.totalBytes), 'MiB')
+      } else {
+        const { step, loss, tokens, seconds } = event.line
+        recent.push({ tokens: tokens - before, seconds })
+        // A run that was taken up again does not know what it had seen.
+        if (recent.length === 1 && step > 1) recent.pop()
+        before = tokens
+        if (recent.length > WINDOW) recent.shift()
+        const spent = recent.reduce((sum, one) => sum + one.seconds, 0)
+        const speed = recent.reduce((sum, one) => sum + one.tokens, 0) / Math.max(spent, 1e-9)
+        const left = ((event.steps - step) * spent) / Math.max(1, recent.length)
+        update(
+          'train',
+          step,
+          event.steps,
+          `loss ${loss.toFixed(4)}${held} | ${speed.toFixed(0)} tokens/s | ${time(left)} left`,
+        )
+      }
+    },
+    stop: () => bar?.stop(),
+  }
+}
+
+function time(seconds: number): string {
+  const whole = Math.round(seconds)
+  if (whole < 60) return `${whole} s`
+  return whole < 3600
+    ? `${Math.floor(whole / 60)} min ${whole % 60} s`
+    : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
+}
