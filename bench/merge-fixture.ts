@@ -41,6 +41,17 @@ export const LARGE: Size = {
   tiedHead: false,
 }
 
+/** As Llama 3.2 3B. */
+export const THREE_BILLION: Size = {
+  hiddenSize: 3072,
+  intermediateSize: 8192,
+  layers: 28,
+  heads: 24,
+  kvHeads: 8,
+  vocabSize: 128_256,
+  tiedHead: true,
+}
+
 const RANK = 16
 const ALPHA = 32
 
@@ -54,8 +65,12 @@ function architectureOf(size: Size) {
   })
 }
 
-/** Writes the base into `folder`; the result is its number of parameters. */
-export async function writeBase(folder: string, size: Size): Promise<number> {
+/** Writes the base into `folder`, in files of at most so many bytes; the result is its number of parameters. */
+export async function writeBase(
+  folder: string,
+  size: Size,
+  shardBytes: number = Number.POSITIVE_INFINITY,
+): Promise<number> {
   await mkdir(folder, { recursive: true })
   const architecture = architectureOf(size)
   const tensors = requiredTensors({
@@ -84,12 +99,48 @@ export async function writeBase(folder: string, size: Size): Promise<number> {
     torch_dtype: 'bfloat16',
   }
   await writeFile(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
-  const file = createWriteStream(join(folder, 'model.safetensors'))
+  const shards = intoShards([...tensors], shardBytes)
+  const names = shards.map((_, index) =>
+    shards.length === 1 ? 'model.safetensors' : `model-${number(index + 1)}-of-${number(shards.length)}.safetensors`,
+  )
+  const random = xorshift(1)
+  for (const [index, shard] of shards.entries()) await writeShard(join(folder, names[index]!), shard, random)
+  const total = [...tensors.values()].reduce((sum, shape) => sum + 2 * count(shape), 0)
+  if (shards.length > 1) {
+    const map = shards.flatMap((shard, index) => shard.map(([name]) => [name, names[index]!]))
+    const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(map) }
+    await writeFile(join(folder, 'model.safetensors.index.json'), `${JSON.stringify(index, null, 2)}\n`)
+  }
+  return total / 2
+}
+
+type Tensors = (readonly [name: string, shape: readonly number[]])[]
+
+const number = (index: number) => String(index).padStart(5, '0')
+
+/** In order, each as full as whole tensors make it. */
+function intoShards(tensors: Tensors, shardBytes: number): Tensors[] {
+  const shards: Tensors[] = [[]]
+  let bytes = 0
+  for (const tensor of tensors) {
+    const size = 2 * count(tensor[1])
+    if (bytes > 0 && bytes + size > shardBytes) {
+      shards.push([])
+      bytes = 0
+    }
+    bytes += size
+    shards.at(-1)?.push(tensor)
+  }
+  return shards
+}
+
+async function writeShard(path: string, tensors: Tensors, random: () => number): Promise<void> {
+  const file = createWriteStream(path)
   const write = async (bytes: Uint8Array) => {
     if (!file.write(bytes)) await once(file, 'drain')
   }
   let end = 0
-  const entries = [...tensors].map(([name, shape]) => {
+  const entries = tensors.map(([name, shape]) => {
     const begin = end
     end += 2 * count(shape)
     return [name, { dtype: 'BF16', shape, data_offsets: [begin, end] }] as const
@@ -100,8 +151,7 @@ export async function writeBase(folder: string, size: Size): Promise<number> {
   new DataView(length.buffer).setBigUint64(0, BigInt(header.length), true)
   await write(length)
   await write(header)
-  const random = xorshift(1)
-  for (const shape of tensors.values()) {
+  for (const [, shape] of tensors) {
     const step = 1 << 20
     for (let at = 0; at < count(shape); at += step) {
       const words = new Uint16Array(Math.min(step, count(shape) - at))
@@ -115,7 +165,6 @@ export async function writeBase(folder: string, size: Size): Promise<number> {
   }
   file.end()
   await finished(file)
-  return end / 2
 }
 
 /** A PEFT adapter of rank 16 on every linear of the layers, in float32. */

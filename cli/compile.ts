@@ -9,6 +9,7 @@ import type { KeepOptions, QuantiseOptions } from '../compiler/quantise/spec.ts'
 import { readAnyArtifact } from '../compiler/read-artifact.ts'
 import { VERIFICATION_FILE, type Verification } from '../compiler/verify/findings.ts'
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
+import { wasmLanes } from '../runtime/wasm-lanes.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { summariseKept } from './kept.ts'
@@ -31,7 +32,8 @@ export interface CompileOptions extends QuantiseFlags {
   readonly out: string
   /** Of `compile`; its default is routed. */
   readonly target?: Manifest['target']
-  readonly verify?: boolean
+  /** `false`, or how: true and `auto` alike. */
+  readonly verify?: boolean | 'auto' | 'graphs' | 'files'
   readonly json?: boolean
 }
 
@@ -79,12 +81,21 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
   )
 }
 
+/**
+ * Of the weights as float32. Running two forms of both graphs takes some five times that in memory, which a compile, that
+ * streams, does not otherwise need.
+ */
+const MAX_RUN_BYTES = 1024 ** 3
+
 interface FolderInput {
   readonly base: string
   readonly adapters: readonly AdapterSpec[]
   readonly target: Manifest['target']
-  /** Run what was made against its sources, and emit nothing where a bound is exceeded. */
-  readonly verify?: boolean
+  /**
+   * Check what was made, and emit nothing where a bound is exceeded: `graphs` are run against the sources, `files` are
+   * hashed; true decides by the size of the weights.
+   */
+  readonly verify?: boolean | 'auto' | 'graphs' | 'files'
   readonly quantise?: QuantiseOptions | KeepOptions
   /** Of a quantised artifact that is verified: what its perplexity is measured on. */
   readonly evalText?: string
@@ -127,13 +138,17 @@ export async function compileToFolder(
       staged,
       nodeHost,
       ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
+      wasmLanes(),
     )
     progress.stop()
     const { id, manifest } = result
+    const filesOnly = whyNotRun(input.verify, 'layerErrors' in result ? result.floatBytes : 0)
     const quantisation =
-      input.verify && input.quantise && 'layerErrors' in result ? await measureStaged(input, staged, result) : undefined
+      input.verify && input.quantise && 'layerErrors' in result
+        ? await measureStaged(input, staged, result, filesOnly === undefined)
+        : undefined
     const verification = input.verify
-      ? await verifyStaged(input, staged, isEncoder(manifest), showProgress, quantisation)
+      ? await verifyStaged(input, staged, isEncoder(manifest), showProgress, quantisation, filesOnly)
       : undefined
     const path = typeof out === 'string' ? out : out(result.id)
     const there = await artifactIdAt(path)
@@ -154,17 +169,36 @@ export async function compileToFolder(
   }
 }
 
+/** `floatBytes`: of the weights as float32. */
+function whyNotRun(verify: FolderInput['verify'], floatBytes: number): string | undefined {
+  if (verify === 'files') return 'the graphs were not run, as asked; sidepath verify runs them'
+  if (verify === 'graphs' || floatBytes <= MAX_RUN_BYTES) return undefined
+  const size = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`
+  return (
+    `the graphs were not run: the weights take ${size(floatBytes)} as float32, above ${size(MAX_RUN_BYTES)}, and running ` +
+    'them several times that; --verify graphs, or sidepath verify, runs them'
+  )
+}
+
 /** What quantisation costs, against the same artifact in float32, which is made for the purpose and thrown away. */
 async function measureStaged(
   { base, adapters, target, evalText }: FolderInput,
   staged: Awaited<ReturnType<typeof stageFolder>>,
-  { manifest, layerErrors }: Compiled,
+  compiled: Compiled,
+  runs: boolean,
 ): Promise<QuantisationReport> {
+  if (!runs) return measureQuantisation(staged.path, compiled, evalText, undefined)
   const floating = await stageFolder(join(staged.path, 'float'))
   try {
-    return await measureQuantisation(staged.path, manifest, layerErrors, evalText, async () => {
+    return await measureQuantisation(staged.path, compiled, evalText, async () => {
       const folders = adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight }))
-      await compile({ base: await openBaseFolder(base), adapters: folders, target }, floating, nodeHost)
+      await compile(
+        { base: await openBaseFolder(base), adapters: folders, target },
+        floating,
+        nodeHost,
+        () => {},
+        wasmLanes(),
+      )
       return floating.path
     })
   } finally {
@@ -179,6 +213,7 @@ async function verifyStaged(
   isOfEncoder: boolean,
   showProgress: boolean,
   quantisation: QuantisationReport | undefined,
+  filesOnly: string | undefined,
 ): Promise<Verification> {
   const sources = {
     adapters: adapters.map(({ name, path }) => ({ name, folder: openFolder(path) })),
@@ -187,7 +222,7 @@ async function verifyStaged(
     ...((target === 'merged' || isOfEncoder) && adapters.length > 0 ? { base: await openBaseFolder(base) } : {}),
   }
   // What a signal leaves of the temporary folders goes with the staging folder.
-  const input = { artifact: staged.path, sources, scratch: staged.path }
+  const input = { artifact: staged.path, sources, scratch: staged.path, ...(filesOnly && { filesOnly }) }
   const verification = await runVerification(input, showProgress)
   if (!verification.ok) {
     throw new UserError(

@@ -76,7 +76,8 @@ function program(): Command {
     .addOption(adapterOption('name=folder, or a folder; name*weight=folder where stacked; repeat for more'))
     .addOption(new Option('--target <name>', 'one slot index per row, or all at once').choices(['routed', 'stacked']))
     .option('--out <folder>', 'where the artifact goes')
-    .option('--no-verify', 'do not run what was made against its sources')
+    .addOption(runOption())
+    .option('--no-verify', 'do not hash and run what was made')
     .option('--json', 'print the result as JSON')
     .action(async (options) => (await import('./compile.ts')).compileCommand('routed', options))
 
@@ -91,7 +92,8 @@ function program(): Command {
         .default('onnx'),
     )
     .option('--threads <n>', 'safetensors: threads that compute; one a core')
-    .option('--no-verify', 'onnx: do not run what was made against its sources')
+    .addOption(runOption())
+    .option('--no-verify', 'onnx: do not hash and run what was made')
     .option('--json', 'print the result as JSON')
     .action(async (options) =>
       options.format === 'safetensors'
@@ -223,6 +225,14 @@ function program(): Command {
   return sidepath
 }
 
+/** Whether the graphs of what was made are run. */
+function runOption(): Option {
+  return new Option(
+    '--verify <how>',
+    'graphs: run them against the sources, which takes several times the memory of the weights; files: hash only',
+  ).choices(['auto', 'graphs', 'files'])
+}
+
 /** How the base is stored. */
 function quantiseOptions(command: Command): Command {
   const list = (text: string) => text.split(',').map((part) => part.trim())
@@ -232,8 +242,9 @@ function quantiseOptions(command: Command): Command {
       'store the base as int4, int8, nf4 or fp16; keep: a GGUF as it is; adapters stay float32',
     )
     .option('--block <size>', 'weights that share a scale: 16, 32, 64 or 128; 32, for nf4 64')
-    .option('--asymmetric', 'a zero point a block')
-    .option('--affine', 'int4: any offset a block, as GGUF has')
+    .option('--affine', 'int4: any offset a block, as GGUF has; its default, the best of the three')
+    .option('--asymmetric', 'a zero point a block, which other runtimes read too')
+    .option('--symmetric', 'a scale a block and nothing else: the smallest, and coarse in 4 bits; default of int8')
     .option('--method <name>', 'rtn: round to the nearest; search: scales of the least squared error')
     .addOption(new Option('--keep <modules>', 'modules that stay float32, * for a part of a name').argParser(list))
     .addOption(new Option('--eight <modules>', 'modules that become int8 though others have 4 bits').argParser(list))

@@ -11,12 +11,14 @@ export interface VerificationInput {
   readonly artifact: string
   readonly sources?: Sources
   readonly seed?: number
+  /** Run no graph, for this reason. */
+  readonly filesOnly?: string
   /** Where temporary folders are made. */
   readonly scratch: string
 }
 
 export async function runVerification(input: VerificationInput, showProgress: boolean): Promise<Verification> {
-  const { artifact, sources, seed, scratch } = input
+  const { artifact, sources, seed, filesOnly, scratch } = input
   const line = statusLine(showProgress)
   try {
     return await verify(
@@ -24,6 +26,7 @@ export async function runVerification(input: VerificationInput, showProgress: bo
         artifact: graphFolder(artifact),
         ...(sources === undefined ? {} : { sources }),
         ...(seed === undefined ? {} : { seed }),
+        ...(filesOnly === undefined ? {} : { filesOnly }),
       },
       verifyHost(scratch),
       (what) => line.show(`verify: ${what}`),
@@ -78,7 +81,8 @@ export function describeVerification({ comparisons, effects, notes, problems, fi
 }
 
 /** One line for a summary. */
-export function summariseVerification({ comparisons }: Verification): string {
+export function summariseVerification({ comparisons, files, notes }: Verification): string {
+  if (comparisons.length === 0) return `verified: ${files} files hashed; ${notes.join('; ')}`
   const share = (line: Comparison) => line.maxError / line.maxErrorBound
   const worst = comparisons.reduce((most, line) => Math.max(most, share(line)), 0)
   return `verified: ${comparisons.length} comparisons, the largest error at ${percent(worst)} of its bound`

@@ -4,6 +4,7 @@ import type { EncoderManifest } from './contract.ts'
 import { compileEncoder } from './encoder/compile.ts'
 import { encoderFamily } from './encoder/config.ts'
 import type { Host, OutFolder } from './host.ts'
+import type { OpenLanes } from './merge/matrix.ts'
 
 /** As `compile`. */
 export async function compileAny(
@@ -11,7 +12,8 @@ export async function compileAny(
   out: OutFolder,
   host: Host,
   onProgress: (progress: Progress) => void = () => {},
+  lanes?: OpenLanes,
 ): Promise<Compiled | { readonly id: string; readonly manifest: EncoderManifest }> {
-  const make = (await encoderFamily(input.base)) === undefined ? compile : compileEncoder
-  return make(input, out, host, onProgress)
+  const isDecoder = (await encoderFamily(input.base)) === undefined
+  return isDecoder ? compile(input, out, host, onProgress, lanes) : compileEncoder(input, out, host, onProgress)
 }

@@ -23,9 +23,11 @@ export class HashedFile {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    this.#hash.update(bytes)
     this.#bytes += bytes.length
-    await this.#sink.write(bytes)
+    // The host writes while this thread hashes.
+    const written = this.#sink.write(bytes)
+    this.#hash.update(bytes)
+    await written
   }
 
   async close(): Promise<FileEntry> {

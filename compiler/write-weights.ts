@@ -1,4 +1,5 @@
-// Streams model.onnx_data, tensor by tensor, merging deltas on the way: memory is bounded by the largest linear.
+// Streams model.onnx_data, tensor by tensor, merging deltas on the way: memory is bounded by the largest linear. Lanes, where
+// there are any, do what is done to every weight.
 import type { Checkpoint } from './checkpoint/read.ts'
 import type { FileEntry, Linear } from './contract.ts'
 import { assert } from './errors.ts'
@@ -6,6 +7,7 @@ import { isGgufWeights } from './gguf/weights-source.ts'
 import { ropeTable } from './graph/rope.ts'
 import type { PlannedWeight } from './graph/weights.ts'
 import type { Host, OutFolder } from './host.ts'
+import type { WeightLanes } from './lanes/weight-lanes.ts'
 import { type Delta, mergeDelta, mergeRows } from './passes/merge-delta.ts'
 import { carryTensor } from './quantise/carry-stream.ts'
 import type { Part } from './quantise/place.ts'
@@ -23,9 +25,10 @@ export function writeWeights(
   out: OutFolder,
   host: Host,
   onBytes: (bytes: number) => void,
+  lanes: WeightLanes | undefined,
   quantise?: { readonly options: QuantiseOptions; readonly onError: (error: LayerError) => void },
 ): Promise<FileEntry> {
-  const quantising = { ...quantise, waiting: new Map<Part, Uint8Array>() }
+  const quantising = { ...quantise, lanes, waiting: new Map<Part, Uint8Array>() }
   const stored = plan.filter(({ from }) => from.how !== 'alias')
   return writePlanned(stored, (weight) => readWeight(checkpoint, weight, deltas, quantising), out, host, onBytes)
 }
@@ -33,6 +36,7 @@ export function writeWeights(
 interface Quantising {
   readonly options?: QuantiseOptions
   readonly onError?: (error: LayerError) => void
+  readonly lanes: WeightLanes | undefined
   /** What came after the codes of the tensor that was quantised last. */
   readonly waiting: Map<Part, Uint8Array>
 }
@@ -63,22 +67,37 @@ async function* readWeight(
     return
   }
   if (from.how === 'copy') {
-    for await (const chunk of readChunks(tensor)) yield decodeFloats(chunk, tensor.dtype)
+    for await (const { values } of asTheyLie(tensor, quantising.lanes)) yield values
     return
   }
+  const changes = deltas.get(from.module) ?? []
   if (from.how === 'keep') {
     const [, out = 0] = tensor.shape
-    for await (const { start, values } of readRows(tensor)) {
-      mergeDelta(values, start, out, deltas.get(from.module) ?? [], from.module)
+    // A delta is added to whole rows.
+    const rows = changes.length > 0 ? readRows(tensor) : asTheyLie(tensor, quantising.lanes)
+    for await (const { start, values } of rows) {
+      mergeDelta(values, start, out, changes, from.module)
       yield values
     }
     return
   }
   const [outSize = 0] = tensor.shape
-  for await (const { start, values } of readTransposed(tensor)) {
-    mergeDelta(values, start, outSize, deltas.get(from.module) ?? [], from.module)
+  const { lanes } = quantising
+  for await (const { start, values } of lanes?.turns(tensor) ? lanes.transpose(tensor) : readTransposed(tensor)) {
+    mergeDelta(values, start, outSize, changes, from.module)
     yield values
   }
+}
+
+async function* asTheyLie(
+  tensor: FloatTensorSource,
+  lanes: WeightLanes | undefined,
+): AsyncGenerator<{ readonly start: number; readonly values: Float32Array }> {
+  if (tensor.dtype !== 'F32' && lanes?.takes(tensor)) {
+    yield* lanes.widen(tensor)
+    return
+  }
+  for await (const chunk of readChunks(tensor)) yield { start: 0, values: decodeFloats(chunk, tensor.dtype) }
 }
 
 function quantisedPart(
@@ -87,11 +106,12 @@ function quantisedPart(
   deltas: readonly Delta[],
   quantising: Quantising,
 ): AsyncGenerator<Uint8Array> {
-  const { options } = quantising
+  const { options, lanes } = quantising
   assert(options !== undefined, `${module} is to be quantised, but nobody said how`)
   const [outSize = 0, inSize = 0] = tensor.shape
   const change = (values: Float32Array, first: number) => mergeRows(values, first, inSize, outSize, deltas, module)
-  return onePart(part, quantising, (onError) => quantiseTensor(tensor, module, storage, options, change, onError))
+  const means = { ...(lanes && { lanes }), ...(deltas.length > 0 && { change }) }
+  return onePart(part, quantising, (onError) => quantiseTensor(tensor, module, storage, options, means, onError))
 }
 
 /** The parts of a weight are made together, when the first of them is asked for. */

@@ -50,6 +50,7 @@ export function createApp(world: World): Hono<GatewayEnv> {
   app.get('/v1/models/:model', (c) => getModel(c, c.req.param('model')))
   app.post('/v1/chat/completions', (c) => infer(c, 'chat'))
   app.post('/v1/completions', (c) => infer(c, 'completions'))
+  app.post('/v1/embeddings', (c) => infer(c, 'embeddings'))
   app.route('/admin', createAdmin())
   return app
 }

@@ -6,8 +6,8 @@ import { abandon } from './upstream/abandon.ts'
 
 /** Larger than any prompt that the backend accepts; small beside the 128 MB of an isolate. */
 export const MAX_BODY_BYTES = 1 << 20
-/** The deepest body that the schemas allow is 3; the rest is room for clear messages. */
-const MAX_DEPTH = 32
+/** The deepest bodies are JSON schemas of tools and of answers, which nest to about 20. */
+const MAX_DEPTH = 64
 
 const tooLarge = () =>
   new GatewayError(413, {

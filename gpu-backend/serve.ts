@@ -10,6 +10,8 @@ import { BackendError } from './errors.ts'
 import { createApp } from './http/app.ts'
 import { capabilityVerifier } from './http/capability.ts'
 import type { Log } from './http/env.ts'
+import { createMetrics } from './http/metrics.ts'
+import { type MetricsAccess, scrapeGuard } from './http/scrape.ts'
 import { openText } from './text/tokenizer.ts'
 
 export interface ServeOptions extends Partial<Omit<EngineConfig, 'artifact'>> {
@@ -25,6 +27,8 @@ export interface ServeOptions extends Partial<Omit<EngineConfig, 'artifact'>> {
   readonly log?: Log
   /** Time for running requests to finish when it closes. */
   readonly drainMs?: number
+  /** Who may read `/metrics` without a capability; absent: nobody. */
+  readonly metrics?: MetricsAccess
 }
 
 export interface Backend {
@@ -45,10 +49,12 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     port,
     log = logToStderr,
     drainMs = DRAIN_MS,
+    metrics: access,
     ...engineOptions
   } = options
   // Before anything is opened: without a usable secret nothing starts.
   capabilityVerifier(secret, '')
+  const mayScrape = scrapeGuard(access)
   // First the worker: it verifies the artifact's files.
   const engine = await startEngine({ ...defaultEngineConfig, ...engineOptions, artifact }, log)
   const text = await openText(openFolder(artifact)).catch(async (error) => {
@@ -58,12 +64,28 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   let draining = false
   const { base, slots, maxPositions } = engine.info
   const verify = capabilityVerifier(secret, base)
-  const app = createApp({ engine, text, verify, log, now: Date.now, draining: () => draining })
+  const source = {
+    base,
+    get alive() {
+      return engine.alive
+    },
+    get stats() {
+      return engine.stats
+    },
+  }
+  const metrics = createMetrics(source, Date.now)
+  const isDraining = (): boolean => draining
+  const app = createApp({ engine, text, verify, mayScrape, log, now: Date.now, metrics, draining: isDraining })
   // Without TLS and HTTP/2 it is Node's plain server.
   const server = createAdaptorServer({ fetch: app.fetch }) as Server
-  // A connection that becomes idle while we drain would be kept alive, and the end would wait for it.
+  let answering = 0
+  let onIdle: () => void = () => {}
   server.on('request', (_, response) => {
-    response.once('close', () => draining && setImmediate(() => server.closeIdleConnections()))
+    answering += 1
+    response.once('close', () => {
+      answering -= 1
+      if (answering === 0) onIdle()
+    })
   })
   try {
     await listen(server, port, host)
@@ -74,13 +96,19 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   const { port: bound } = server.address() as AddressInfo
   log({ event: 'listening', host, port: bound, base, slots })
 
+  /** It goes on listening, so that who comes is told to go elsewhere, until the last answer is out. */
   async function shutDown(): Promise<void> {
     draining = true
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-    server.closeIdleConnections()
-    const late = setTimeout(() => server.closeAllConnections(), drainMs)
-    await closed
+    let late: NodeJS.Timeout | undefined
+    await new Promise<void>((resolve) => {
+      onIdle = resolve
+      late = setTimeout(resolve, drainMs)
+      if (answering === 0) resolve()
+    })
     clearTimeout(late)
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    server.closeAllConnections()
+    await closed
     await engine.close()
     log({ event: 'closed' })
   }

@@ -84,7 +84,7 @@ function startLane(workerData: object) {
     for (const { reject } of pending.splice(0)) reject(failed)
   }
   worker.on('error', fail)
-  worker.on('exit', (code) => fail(new Error(`a merge thread ended with code ${code}`)))
+  worker.on('exit', (code) => fail(new Error(`a lane ended with code ${code}`)))
   worker.on('message', (answer: Answer) => {
     const waiting = pending.shift()
     if ('error' in answer) waiting?.reject(Object.assign(new Error(answer.error), { code: answer.code }))

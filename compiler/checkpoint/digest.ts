@@ -2,6 +2,7 @@
 import { canonicalJson, compareCodePoints } from '../canonical-json.ts'
 import { inputError, quote } from '../errors.ts'
 import type { Host } from '../host.ts'
+import type { WeightLanes } from '../lanes/weight-lanes.ts'
 import { decodeFloats, firstNonFinite } from '../safetensors/decode.ts'
 import { type FloatTensorSource, readChunks } from '../safetensors/stream.ts'
 import { HEAD } from './decoder.ts'
@@ -17,15 +18,16 @@ export async function digestBase(
   checkpoint: Checkpoint,
   host: Host,
   onBytes: (bytes: number) => void = () => {},
+  lanes?: WeightLanes,
 ): Promise<string> {
   const { architecture, rmsNormEps, ropeTheta, tiedHead, traits } = checkpoint.config
   const { embedding } = layoutOf(architecture)
   const digests = new Map<string, string>()
   for (const [name, tensor] of checkpoint.tensors) {
-    digests.set(name, await digestTensor(checkpoint.name, tensor, host, onBytes))
+    digests.set(name, await digestTensor(checkpoint.name, tensor, host, onBytes, lanes))
   }
   if (checkpoint.redundantHead !== undefined) {
-    const head = await digestTensor(checkpoint.name, checkpoint.redundantHead, host, () => {})
+    const head = await digestTensor(checkpoint.name, checkpoint.redundantHead, host, () => {}, lanes)
     if (head !== digests.get(embedding)) {
       throw inputError(
         'tensor-unknown',
@@ -50,14 +52,21 @@ export async function digestTensor(
   tensor: FloatTensorSource,
   host: Host,
   onBytes: (bytes: number) => void,
+  lanes?: WeightLanes,
 ): Promise<string> {
   const hash = host.sha256()
-  for await (const chunk of readChunks(tensor)) {
-    hash.update(chunk)
-    if (firstNonFinite(decodeFloats(chunk, tensor.dtype)) >= 0) {
+  for await (const { bytes, finite } of lanes?.takes(tensor) ? lanes.scan(tensor) : scan(tensor)) {
+    hash.update(bytes)
+    if (!finite) {
       throw inputError('tensor-not-finite', `${base}: tensor ${quote(tensor.name)} holds NaN or infinity; it is broken`)
     }
-    onBytes(chunk.length)
+    onBytes(bytes.length)
   }
   return hash.hex()
+}
+
+async function* scan(tensor: FloatTensorSource): AsyncGenerator<{ bytes: Uint8Array; finite: boolean }> {
+  for await (const bytes of readChunks(tensor)) {
+    yield { bytes, finite: firstNonFinite(decodeFloats(bytes, tensor.dtype)) < 0 }
+  }
 }

@@ -38,7 +38,10 @@ export const i32 = {
   sub: op(0x6b),
   mul: op(0x6c),
   divide: op(0x6e),
+  or: op(0x72),
+  shiftLeft: (value: Code, bits: number): Code => [...value, ...i32.const(bits), 0x74],
   lessThan: op(0x49),
+  store8: (address: Code, value: Code): Code => [...address, ...value, 0x3a, 0, 0],
   /** (whenTrue, whenFalse, condition) */
   select: op(0x1b),
 }
@@ -49,10 +52,30 @@ export const v128 = {
   load64Splat: simdMemory(10),
   load64Zero: simdMemory(0x5d),
   store: simdMemory(11),
+  loadHigh64: simdMemory(0x57, [1]),
+  storeLow8: simdMemory(0x58, [0]),
+  storeLow16: simdMemory(0x59, [0]),
+  storeLow32: simdMemory(0x5a, [0]),
   storeLow64: simdMemory(0x5b, [0]),
   zero: [0xfd, 12, ...new Array<number>(16).fill(0)] as Code,
   and: simd(0x4e),
   or: simd(0x50),
+  /** (whenOnes, whenZeros, mask) */
+  select: simd(0x52),
+  /** Lanes of four bytes: 0 to 3 are those of `a`, 4 to 7 those of `b`. */
+  shuffle: (a: Code, b: Code, lanes: readonly [number, number, number, number]): Code => [
+    ...[...a, ...b, 0xfd, 0x0d],
+    ...lanes.flatMap((lane) => [4 * lane, 4 * lane + 1, 4 * lane + 2, 4 * lane + 3]),
+  ],
+}
+
+export const i8x16 = {
+  /** Two vectors of 16-bit lanes → sixteen bytes; a lane outside 0 … 255 as a signed integer is clamped. */
+  narrow: simd(0x66),
+}
+
+export const i64x2 = {
+  sub: simd(0xd1),
 }
 
 export const i32x4 = {
@@ -67,19 +90,46 @@ export const i32x4 = {
   extendHigh: simd(0xaa),
   /** Two vectors → eight 16-bit lanes; a lane outside 0 … 65,535 as a signed integer is clamped. */
   narrow: simd(0x86),
+  /** The low two lanes of two doubles, towards zero; the high two are 0. */
+  truncate: simd(0xfc),
 }
 
 export const f32x4 = {
   abs: simd(0xe0),
   add: simd(0xe4),
+  sub: simd(0xe5),
   mul: simd(0xe6),
+  /** (a, b) → b < a ? b : a, one instruction where the other minimum is several. */
+  least: simd(0xea),
+  /** (a, b) → a < b ? b : a */
+  most: simd(0xeb),
   /** Two doubles, rounded to the low two lanes; the high two are 0. */
   demote: simd(0x5e),
 }
 
 export const f64x2 = {
+  const: (value: number): Code => {
+    const bytes = new Uint8Array(new Float64Array([value]).buffer)
+    return [0xfd, 12, ...bytes, ...bytes]
+  },
+  equal: simd(0x47),
+  notEqual: simd(0x48),
+  less: simd(0x49),
+  greater: simd(0x4a),
+  atMost: simd(0x4b),
+  atLeast: simd(0x4c),
+  ceil: simd(0x74),
+  negate: simd(0xed),
   add: simd(0xf0),
+  sub: simd(0xf1),
   mul: simd(0xf2),
+  divide: simd(0xf3),
+  /** (a, b) → b < a ? b : a */
+  least: simd(0xf6),
+  /** (a, b) → a < b ? b : a */
+  most: simd(0xf7),
+  /** The low two integers. */
+  convert: simd(0xfe),
   /** The low two floats. */
   promoteLow: simd(0x5f),
 }

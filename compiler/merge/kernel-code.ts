@@ -191,7 +191,7 @@ function finishHalves(widen: (bits: Code, scratch: Local) => Code, round: (float
  * A half moved 13 places left is a float 2^112 too small, subnormals included; the product restores it. Infinity and NaN
  * would become 2^16 and more, so their exponent is filled.
  */
-function widenHalf(bits: Code, scratch: Local): Code {
+export function widenHalf(bits: Code, scratch: Local): Code {
   const magnitude = i32x4.shiftLeft(v128.and(scratch.get, i32x4.splat(0x7fff)), 13)
   const sign = i32x4.shiftLeft(v128.and(scratch.get, i32x4.splat(0x8000)), 16)
   const special = v128.and(i32x4.greaterThanSigned(magnitude, i32x4.splat(0x0f7fffff)), i32x4.splat(0x7f800000))
@@ -204,7 +204,7 @@ function widenHalf(bits: Code, scratch: Local): Code {
  * subnormals), the value keeps exactly the bits that a half has. The two factors before it send what is too large to
  * infinity. After github.com/Maratyszcza/FP16.
  */
-function roundToHalf(float: Local, scratch: Local): Code {
+export function roundToHalf(float: Local, scratch: Local): Code {
   const doubled = i32x4.shiftLeft(float.get, 1)
   const bias = i32x4.maxUnsigned(v128.and(doubled, i32x4.splat(0xff000000)), i32x4.splat(0x71000000))
   const power = i32x4.add(i32x4.shiftRight(bias, 1), i32x4.splat(0x07800000))
@@ -215,20 +215,20 @@ function roundToHalf(float: Local, scratch: Local): Code {
   return [...scratch.set(f32x4.add(value, power)), ...v128.or(magnitude, sign)]
 }
 
-function absolute(float: Code): Code {
+export function absolute(float: Code): Code {
   return v128.and(float, i32x4.splat(0x7fffffff))
 }
 
-function minimum(a: Code, b: Code): Code {
+export function minimum(a: Code, b: Code): Code {
   return i32.select(a, b, i32.lessThan(a, b))
 }
 
-function maximum(build: FunctionBuilder, a: Code, b: Code): Code {
+export function maximum(build: FunctionBuilder, a: Code, b: Code): Code {
   const [x, y] = [build.local('i32'), build.local('i32')]
   return [...x.set(a), ...y.set(b), ...i32.select(x.get, y.get, i32.lessThan(y.get, x.get))]
 }
 
-function times<T>(count: number, make: (index: number) => T): T[] {
+export function times<T>(count: number, make: (index: number) => T): T[] {
   return Array.from({ length: count }, (_, index) => make(index))
 }
 

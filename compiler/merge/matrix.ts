@@ -15,10 +15,12 @@ export interface LaneCall {
 
 /** A block is read, worked on and written while it is in that core's cache. */
 export interface LaneStep {
-  readonly read: Transfer
+  /** Without it the block is in the memory already. */
+  readonly read?: Transfer
   /** Without it the block is only copied. */
   readonly call?: LaneCall
-  readonly write: Transfer
+  /** Without it the block stays in the memory. */
+  readonly write?: Transfer
 }
 
 /** Several instances of one WebAssembly module on one memory. */

@@ -14,8 +14,8 @@ import { fromHalf, toHalf } from './half.ts'
 import type { IntegerSpec } from './spec.ts'
 
 /** Factors on the scale. Beyond these bounds no block of a real model gained anything. */
-const SEARCH = [1, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.78, 0.74, 1.03, 1.07] as const
-const SHIFTS = [0, -1, 1] as const
+export const SEARCH = [1, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.78, 0.74, 1.03, 1.07] as const
+export const SHIFTS = [0, -1, 1] as const
 const NONE = [1] as const
 const STAY = [0] as const
 
@@ -137,12 +137,17 @@ function consider(
   const c = fromHalf(offset)
   const shift = zero + 0.5 - c * inverse
   const top = 2 ** bits - 1
-  let error = 0
-  for (let i = from; i < from + block; i += 1) {
-    const value = values[i] as number
-    const difference = (code(value, inverse, shift, top) - zero) * scale + c - value
-    error += difference * difference
+  // Even and odd ones apart, as the lanes sum them (lanes/integer-kernels.ts): a search must choose the same there.
+  let even = 0
+  let odd = 0
+  for (let i = from; i < from + block; i += 2) {
+    const [first, second] = [values[i] as number, values[i + 1] as number]
+    const differenceOfFirst = (code(first, inverse, shift, top) - zero) * scale + c - first
+    const differenceOfSecond = (code(second, inverse, shift, top) - zero) * scale + c - second
+    even += differenceOfFirst * differenceOfFirst
+    odd += differenceOfSecond * differenceOfSecond
   }
+  const error = even + odd
   if (error < fit.error || fit.error === Number.POSITIVE_INFINITY) {
     fit.half = half
     fit.scale = scale

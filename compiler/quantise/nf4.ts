@@ -13,7 +13,7 @@ export const NF4 = [
 export const GROUP = 256
 
 /** Largest value that is nearest to code k, exclusive: halfway to the next. */
-const EDGES = NF4.slice(1).map((value, k) => (value + (NF4[k] as number)) / 2)
+export const EDGES = NF4.slice(1).map((value, k) => (value + (NF4[k] as number)) / 2)
 
 export interface Nf4Magnitudes {
   /** A byte a block, padded with zeros to whole groups. */

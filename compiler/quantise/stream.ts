@@ -1,6 +1,8 @@
 // One tensor of a checkpoint → the parts of its quantised form. The codes stream; what there is per block, at most a
 // quarter of them, is kept until they are written.
 import { inputError } from '../errors.ts'
+import type { CodedSpan, Coding, WeightLanes } from '../lanes/weight-lanes.ts'
+import { OVERFLOW_BITS } from '../merge/kernel-code.ts'
 import { decodeFloats, ELEMENT_BYTES, firstNonFinite } from '../safetensors/decode.ts'
 import type { FloatTensorSource } from '../safetensors/stream.ts'
 import { fromHalf, toHalves } from './half.ts'
@@ -26,13 +28,16 @@ export interface LayerError {
 /** Changes rows `first` … of W [out, in] in place, before they are quantised. */
 export type ChangeRows = (values: Float32Array, first: number) => void
 
-/** Yields the codes first, then the other parts whole; `onError` is told at the end. */
+/**
+ * Yields the codes first, then the other parts whole; `onError` is told at the end. A piece is the caller's until the next
+ * is asked for. `change`: where there is any, no lanes are used.
+ */
 export async function* quantiseTensor(
   tensor: FloatTensorSource,
   module: string,
   storage: Exclude<Storage, 'float32'>,
   options: QuantiseOptions,
-  change: ChangeRows,
+  { change, lanes }: { readonly change?: ChangeRows; readonly lanes?: WeightLanes },
   onError: (error: LayerError) => void,
 ): AsyncGenerator<{ part: Part; bytes: Uint8Array }> {
   const [out = 0, inSize = 0] = tensor.shape
@@ -45,11 +50,14 @@ export async function* quantiseTensor(
     return { part, bytes: piece }
   }
   const kept: Kept = { scales: [], zeroPoints: [], offsets: [] }
-  for await (const { values, first } of readRows(tensor, rowsAtOnce(inSize, storage, options.block))) {
-    change(values, first)
-    const bad = firstNonFinite(values)
-    if (bad >= 0) throw inputError('tensor-not-finite', `${module}: weight ${first * inSize + bad} is ${values[bad]}`)
-    const piece = quantisePiece(values, storage, options, kept)
+  const pieces =
+    change === undefined && lanes?.takes(tensor)
+      ? lanes.code(tensor, codingOf(storage, options))
+      : plainPieces(tensor, module, storage, options, change)
+  for await (const piece of pieces) {
+    if (storage === 'float16') checkHalves(piece, module)
+    // Copies: what a lane made is overwritten by the next span.
+    for (const part of ['scales', 'offsets', 'zeroPoints'] as const) kept[part].push(new Uint8Array(piece[part]))
     squaredError += piece.squaredError
     squaredNorm += piece.squaredNorm
     yield made(storage === 'float16' ? 'halves' : 'codes', piece.codes)
@@ -76,37 +84,50 @@ interface Kept {
   readonly offsets: Uint8Array[]
 }
 
-interface Piece {
-  readonly codes: Uint8Array
-  readonly squaredError: number
-  readonly squaredNorm: number
+/** How lanes make a storage. */
+export function codingOf(storage: Exclude<Storage, 'float32'>, options: QuantiseOptions): Coding {
+  if (storage === 'float16') return { how: 'halves' }
+  if (storage === 'nf4') return { how: 'nf4', block: options.block }
+  return { how: 'integers', spec: specOf(storage, options) }
 }
 
-function quantisePiece(
-  values: Float32Array,
+function specOf(storage: 'int4' | 'int8', { block, grid, rounding }: QuantiseOptions): IntegerSpec {
+  return { bits: storage === 'int4' ? 4 : 8, block, grid: gridOf(storage, grid), search: rounding === 'search' }
+}
+
+/** The same without lanes: for weights that are changed on the way, and for hosts without. */
+async function* plainPieces(
+  tensor: FloatTensorSource,
+  module: string,
   storage: Exclude<Storage, 'float32'>,
   options: QuantiseOptions,
-  kept: Kept,
-): Piece {
-  const { block, rounding } = options
-  const grid = gridOf(storage, options.grid)
-  if (storage === 'float16') return halvePiece(values)
-  if (storage === 'nf4') {
-    const whole = quantiseMagnitudes(magnitudes(values, block))
-    const { packed, squaredError, squaredNorm } = quantiseNf4(values, block, whole)
-    kept.zeroPoints.push(whole.codes)
-    kept.scales.push(asBytes(whole.scales))
-    return { codes: packed, squaredError, squaredNorm }
+  change: ChangeRows | undefined,
+): AsyncGenerator<CodedSpan> {
+  const [, inSize = 0] = tensor.shape
+  for await (const { values, first } of readRows(tensor, rowsAtOnce(inSize, storage, options.block))) {
+    change?.(values, first)
+    const bad = firstNonFinite(values)
+    if (bad >= 0) throw inputError('tensor-not-finite', `${module}: weight ${first * inSize + bad} is ${values[bad]}`)
+    yield plainPiece(values, storage, options)
   }
-  const spec: IntegerSpec = { bits: storage === 'int4' ? 4 : 8, block, grid, search: rounding === 'search' }
-  const { codes, scales, zeroPoints, offsets, squaredError, squaredNorm } = quantiseBlocks(values, spec)
-  kept.scales.push(asBytes(scales))
-  kept.offsets.push(asBytes(offsets))
-  kept.zeroPoints.push(zeroPoints)
-  return { codes, squaredError, squaredNorm }
 }
 
-function halvePiece(values: Float32Array): Piece {
+function plainPiece(values: Float32Array, storage: Exclude<Storage, 'float32'>, options: QuantiseOptions): CodedSpan {
+  const largest = storage === 'float16' ? largestBits(values) : 0
+  const none = new Uint8Array(0)
+  if (storage === 'float16') return { ...halvePiece(values), scales: none, offsets: none, zeroPoints: none, largest }
+  if (storage === 'nf4') {
+    const { block } = options
+    const whole = quantiseMagnitudes(magnitudes(values, block))
+    const { packed, squaredError, squaredNorm } = quantiseNf4(values, block, whole)
+    const parts = { scales: asBytes(whole.scales), offsets: none, zeroPoints: whole.codes }
+    return { codes: packed, ...parts, squaredError, squaredNorm, largest }
+  }
+  const blocks = quantiseBlocks(values, specOf(storage, options))
+  return { ...blocks, scales: asBytes(blocks.scales), offsets: asBytes(blocks.offsets), largest }
+}
+
+function halvePiece(values: Float32Array) {
   const halves = toHalves(values)
   let squaredError = 0
   let squaredNorm = 0
@@ -118,9 +139,20 @@ function halvePiece(values: Float32Array): Piece {
   return { codes: asBytes(halves), squaredError, squaredNorm }
 }
 
-/** Only fp16 and the scales of integers have halves; a largest weight above 65504 times the number of levels overflows. */
+function largestBits(values: Float32Array): number {
+  let most = 0
+  for (const value of values) most = Math.max(most, Math.abs(value))
+  return new Uint32Array(Float32Array.of(most).buffer)[0] as number
+}
+
+function checkHalves({ largest }: CodedSpan, module: string): void {
+  if (largest < OVERFLOW_BITS.F16) return
+  throw inputError('quantise-overflow', `${module}: a weight is beyond fp16, which ends at 65504; keep it with --keep`)
+}
+
+/** The scales of integers are halves; a largest weight above 65504 times the number of levels overflows. */
 function checkScales(bytes: Uint8Array<ArrayBuffer>, storage: Storage, module: string): void {
-  if (storage === 'nf4') return
+  if (storage === 'nf4' || bytes.length === 0) return
   const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2)
   if (halves.every((half) => (half & INFINITE_HALF) !== INFINITE_HALF)) return
   throw inputError('quantise-overflow', `${module}: a scale is beyond fp16, which ends at 65504; keep it with --keep`)

@@ -6,8 +6,9 @@ import { orderByAffinity } from '../experiment/hash-bucket.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
+import { continueTrace } from '../upstream/trace.ts'
 import { type Meter, openMeter } from '../usage/meter.ts'
-import { readTokens, type Tokens } from '../usage/read-usage.ts'
+import { readEmbeddingTokens, readTokens, type Tokens } from '../usage/read-usage.ts'
 import { claimedAdapter } from './choose-mix.ts'
 import { type Choice, chooseTarget } from './choose-target.ts'
 import { mintCapability } from './mint-capability.ts'
@@ -38,18 +39,27 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
     adapter === null ? requestId : typeof adapter === 'string' ? adapter : JSON.stringify(adapter),
   )
   const { path, body, stream } = request
-  return callUpstream(world, backends, { path, body, stream, capability, requestId, signal: c.req.raw.signal })
+  const traceparent = continueTrace(c.req.header('traceparent'), requestId)
+  const { signal } = c.req.raw
+  return callUpstream(world, backends, { path, body, stream, capability, requestId, traceparent, signal })
 }
 
-function readWhole(bytes: Uint8Array): Tokens | null {
+function readWhole(bytes: Uint8Array, endpoint: Endpoint): Tokens | null {
+  const read = endpoint === 'embeddings' ? readEmbeddingTokens : readTokens
   try {
-    return readTokens(JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)))
+    return read(JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)))
   } catch {
     throw upstreamError(502, 'upstream_invalid')
   }
 }
 
-async function answer(c: GatewayContext, request: InferRequest, choice: Choice, meter: Meter): Promise<Response> {
+async function answer(
+  c: GatewayContext,
+  endpoint: Endpoint,
+  request: InferRequest,
+  choice: Choice,
+  meter: Meter,
+): Promise<Response> {
   const upstream = await dispatch(c, request, choice)
   meter.firstByte()
   const headers = {
@@ -57,7 +67,7 @@ async function answer(c: GatewayContext, request: InferRequest, choice: Choice, 
     'x-sidepath-receipt': meter.receipt,
   }
   if (upstream.kind === 'whole') {
-    const tokens = readWhole(upstream.bytes)
+    const tokens = readWhole(upstream.bytes, endpoint)
     await meter.settle('settled', tokens)
     return new Response(upstream.bytes, { headers })
   }
@@ -79,7 +89,7 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)
   try {
-    return await answer(c, request, choice, meter)
+    return await answer(c, endpoint, request, choice, meter)
   } catch (error) {
     const aborted = c.req.raw.signal.aborted || (error instanceof GatewayError && error.message === 'aborted')
     await meter.settle(aborted ? 'aborted' : 'failed', null)

@@ -1,15 +1,24 @@
 // From a caller's body to the body that the backend gets: parsed, refused by name where unknown, built anew.
 import * as z from 'zod'
-import { ChatCompletionRequest, CompletionRequest, MAX_MODEL_CHARS, paths } from '../../gpu-backend/contract.ts'
+import {
+  ChatCompletionRequest,
+  CompletionRequest,
+  EmbeddingRequest,
+  MAX_MODEL_CHARS,
+  paths,
+} from '../../gpu-backend/contract.ts'
 import { badRequest } from '../errors.ts'
 import { readJsonBody } from '../read-body.ts'
 import { type AskedModel, parseModel } from './parse-model.ts'
 
 const model = z.string().min(1).max(MAX_MODEL_CHARS)
-const Chat = ChatCompletionRequest.extend({ model })
-const Completion = CompletionRequest.extend({ model })
+const schemas = {
+  chat: ChatCompletionRequest.safeExtend({ model }),
+  completions: CompletionRequest.safeExtend({ model }),
+  embeddings: EmbeddingRequest.extend({ model }),
+}
 
-export type Endpoint = 'chat' | 'completions'
+export type Endpoint = keyof typeof schemas
 
 export interface InferRequest {
   readonly model: AskedModel
@@ -31,17 +40,17 @@ export function refuse(error: z.ZodError): never {
 }
 
 export async function parseInferRequest(request: Request, endpoint: Endpoint): Promise<InferRequest> {
-  const schema = endpoint === 'chat' ? Chat : Completion
-  const parsed = schema.safeParse(await readJsonBody(request))
+  const parsed = schemas[endpoint].safeParse(await readJsonBody(request))
   if (!parsed.success) refuse(parsed.error)
-  const { model: name, stream_options, ...fields } = parsed.data
-  const stream = fields.stream === true
-  if (!stream && stream_options) {
+  const { model: name, ...fields } = parsed.data
+  const stream = 'stream' in fields && fields.stream === true
+  const asked = 'stream_options' in fields ? fields.stream_options : undefined
+  if (!stream && asked) {
     throw badRequest("'stream_options' is for streamed answers only.", 'invalid_value', 'stream_options')
   }
   // Usage in every chunk, so that a stream that ends early can still be metered; the last chunk as the caller asked.
   const options = stream
-    ? { stream_options: { include_usage: stream_options?.include_usage === true, continuous_usage_stats: true } }
-    : {}
+    ? { stream_options: { include_usage: asked?.include_usage === true, continuous_usage_stats: true } }
+    : { stream_options: undefined }
   return { model: parseModel(name), path: paths[endpoint], stream, body: JSON.stringify({ ...fields, ...options }) }
 }

@@ -21,6 +21,7 @@ export interface Upstream {
   readonly stream: boolean
   readonly capability: string
   readonly requestId: string
+  readonly traceparent: string
   /** The caller's: aborts when the caller hangs up. */
   readonly signal: AbortSignal
 }
@@ -109,6 +110,7 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
         'content-type': 'application/json',
         accept: request.stream ? 'text/event-stream' : 'application/json',
         'x-request-id': request.requestId,
+        traceparent: request.traceparent,
       },
       body: request.body,
       // A redirect would let a backend choose where the capability goes next.

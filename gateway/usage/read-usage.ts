@@ -1,8 +1,8 @@
 // Token counts, read from the end of a stream: the bytes pass untouched and only a bounded tail is kept.
 import * as z from 'zod'
 
-/** Room for the last few events; one event with usage is about 300 bytes. */
-export const MAX_TAIL_BYTES = 16 << 10
+/** Room for the last few events: 300 bytes with usage alone, some kB with log-probabilities or a tool call. */
+export const MAX_TAIL_BYTES = 64 << 10
 
 const UsageFields = z.object({
   usage: z.object({ prompt_tokens: z.int().min(0), completion_tokens: z.int().min(0) }),
@@ -18,6 +18,14 @@ export function readTokens(value: unknown): Tokens | null {
   if (!parsed.success) return null
   const { prompt_tokens: promptTokens, completion_tokens: completionTokens } = parsed.data.usage
   return { promptTokens, completionTokens }
+}
+
+const EmbeddingUsageFields = z.object({ usage: z.object({ prompt_tokens: z.int().min(0) }) })
+
+/** Nothing is generated where texts are embedded, and OpenAI's usage does not speak of it. */
+export function readEmbeddingTokens(value: unknown): Tokens | null {
+  const parsed = EmbeddingUsageFields.safeParse(value)
+  return parsed.success ? { promptTokens: parsed.data.usage.prompt_tokens, completionTokens: 0 } : null
 }
 
 export function createTail(): { push(chunk: Uint8Array): void; read(): { tokens: Tokens | null; done: boolean } } {

@@ -28,6 +28,8 @@ interface Waiting {
   readonly id: number
   readonly request: GenerateRequest
   readonly tenant: string
+  /** Tokens that it may come to run. */
+  readonly cost: number
   overtaken: number
 }
 
@@ -42,6 +44,11 @@ export class Admission {
 
   get size(): number {
     return this.#queue.size
+  }
+
+  /** Those that waiting requests ask for, each once. */
+  adapters(): string[] {
+    return [...new Set(this.#queue.items().flatMap(({ request }) => request.adapter ?? []))]
   }
 
   /** Throws `BackendError` when the request can never run, or when too many wait. */
@@ -60,12 +67,12 @@ export class Admission {
     }
     if (adapter !== null && adapters === undefined) throw notRouted()
     if (this.#queue.full) throw new BackendError('queue_full', 'too many requests are waiting; try again later')
-    this.#queue.add({ id, request, tenant, overtaken: 0 })
+    this.#queue.add({ id, request, tenant, cost: need, overtaken: 0 })
   }
 
   /** False when it does not wait here. */
   drop(id: number): boolean {
-    const waiting = this.#queue.inTurn().find((item) => item.id === id)
+    const waiting = this.#queue.items().find((item) => item.id === id)
     if (waiting === undefined) return false
     this.#queue.drop(waiting)
     this.#forgetUnwanted(waiting.request.adapter)
@@ -73,7 +80,7 @@ export class Admission {
   }
 
   dropAll(): void {
-    for (const waiting of this.#queue.inTurn()) this.#queue.drop(waiting)
+    for (const waiting of this.#queue.items()) this.#queue.drop(waiting)
   }
 
   /** All that can run now, with a row opened and a slot pinned for each. */
@@ -99,7 +106,7 @@ export class Admission {
 
   /** A read of an adapter has ended; returns the requests that its failure takes with it. */
   loadEnded(digest: string, failed: boolean): number[] {
-    const lost = failed ? this.#queue.inTurn().filter(({ request }) => request.adapter === digest) : []
+    const lost = failed ? this.#queue.items().filter(({ request }) => request.adapter === digest) : []
     for (const waiting of lost) this.#queue.drop(waiting)
     this.#forgetUnwanted(digest)
     return lost.map(({ id }) => id)
@@ -107,7 +114,7 @@ export class Admission {
 
   #forgetUnwanted(digest: string | null): void {
     if (digest === null) return
-    if (!this.#queue.inTurn().some(({ request }) => request.adapter === digest)) this.#options.adapters?.forget(digest)
+    if (!this.#queue.items().some(({ request }) => request.adapter === digest)) this.#options.adapters?.forget(digest)
   }
 }
 

@@ -5,7 +5,7 @@ import { BackendError } from '../errors.ts'
 import { toError, toFailure } from './failure.ts'
 import { Pieces } from './pieces.ts'
 import type { Call, EngineInfo, FromWorker, Outcome, ToWorker, WorkerData } from './protocol.ts'
-import type { EngineConfig, GenerateRequest, Piece, Stats } from './request.ts'
+import type { EmbedRequest, EngineConfig, GenerateRequest, Piece, Stats } from './request.ts'
 import type { Resident } from './slots.ts'
 
 export interface EngineClient {
@@ -15,6 +15,8 @@ export interface EngineClient {
   readonly stats: Stats
   /** Ends when the generation does; leaving the loop early, or `signal`, aborts it. Throws `BackendError`. */
   generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<Piece, void, undefined>
+  /** A vector per row. `signal` aborts it. Throws `BackendError`. */
+  embed(request: EmbedRequest, signal?: AbortSignal): Promise<readonly Float32Array[]>
   load(digest: string, mix?: Mix): Promise<number>
   unload(digest: string): Promise<void>
   residents(): Promise<readonly Resident[]>
@@ -26,13 +28,27 @@ type Log = (event: Record<string, unknown>) => void
 
 /** One crash may be bad luck; a second one soon would only burn the machine. */
 const MAX_RESTARTS = 1
+/** The longest run of a graph that is still taken for one: 128 tokens of a large base on a slow machine take seconds. */
+const MAX_SILENCE_MS = 60_000
+/** How often the silence of a worker is looked at before it is taken for hung. */
+const LOOKS = 4
 const CLOSE_WITHIN_MS = 2_000
 
 const WORKER = new URL('./worker.ts', import.meta.url)
 
+export interface StartOptions {
+  readonly worker?: URL
+  /** A worker that says nothing for so long is ended. */
+  readonly maxSilenceMs?: number
+}
+
 /** Throws what kept the worker from starting. */
-export async function startEngine(config: EngineConfig, log: Log, worker: URL = WORKER): Promise<EngineClient> {
-  const client = new WorkerEngine(config, log, worker)
+export async function startEngine(
+  config: EngineConfig,
+  log: Log,
+  { worker = WORKER, maxSilenceMs = MAX_SILENCE_MS }: StartOptions = {},
+): Promise<EngineClient> {
+  const client = new WorkerEngine(config, log, worker, maxSilenceMs)
   await client.start()
   return client
 }
@@ -50,11 +66,16 @@ class WorkerEngine implements EngineClient {
   #restarts = 0
   #ready = false
   #closed = false
+  readonly #maxSilenceMs: number
+  #watch: NodeJS.Timeout | undefined
+  /** Looks at the clock since the worker was last heard: when this thread is late itself, it looks once. */
+  #silentLooks = 0
 
-  constructor(config: EngineConfig, log: Log, script: URL) {
+  constructor(config: EngineConfig, log: Log, script: URL, maxSilenceMs: number) {
     this.#config = config
     this.#log = log
     this.#script = script
+    this.#maxSilenceMs = maxSilenceMs
   }
 
   get info(): EngineInfo {
@@ -75,6 +96,7 @@ class WorkerEngine implements EngineClient {
     this.#worker = worker
     return new Promise((resolve, reject) => {
       worker.on('message', (message: FromWorker) => {
+        if (worker !== this.#worker) return
         if (message.type === 'unready') {
           reject(toError(message.failure))
           void worker.terminate()
@@ -83,7 +105,7 @@ class WorkerEngine implements EngineClient {
       worker.on('error', (error) => this.#log({ event: 'engine_error', message: String(error) }))
       worker.on('exit', (code) => {
         reject(new BackendError('engine_down', `the engine's worker ended with code ${code} before it was ready`))
-        this.#lost(code)
+        if (worker === this.#worker) this.#lost(code)
       })
     })
   }
@@ -107,6 +129,19 @@ class WorkerEngine implements EngineClient {
       signal?.removeEventListener('abort', abort)
       this.#rows.delete(id)
       if (!pieces.finished && !signal?.aborted) this.#send({ type: 'abort', id })
+    }
+  }
+
+  async embed(request: EmbedRequest, signal?: AbortSignal): Promise<readonly Float32Array[]> {
+    signal?.throwIfAborted()
+    const id = this.#nextId++
+    const abort = (): void => this.#send({ type: 'abort', id })
+    signal?.addEventListener('abort', abort, { once: true })
+    try {
+      const outcome = await this.#call({ type: 'embed', id, request })
+      return 'vectors' in outcome ? outcome.vectors : []
+    } finally {
+      signal?.removeEventListener('abort', abort)
     }
   }
 
@@ -148,10 +183,14 @@ class WorkerEngine implements EngineClient {
 
   #receive(message: Exclude<FromWorker, { type: 'unready' }>, started: () => void): void {
     this.#stats = message.stats
+    this.#silentLooks = 0
     if (message.type === 'ready') {
       this.#info = message.info
       this.#ready = true
+      this.#watchOver()
       started()
+    } else if (message.type === 'alive') {
+      // That it came is what it says.
     } else if (message.type === 'done') {
       this.#calls.get(message.id)?.(message.outcome)
       this.#calls.delete(message.id)
@@ -167,12 +206,26 @@ class WorkerEngine implements EngineClient {
     }
   }
 
+  /** A run that hangs blocks its thread, whose requests would wait for ever. */
+  #watchOver(): void {
+    this.#silentLooks = 0
+    this.#watch = setInterval(() => {
+      this.#silentLooks += 1
+      if (this.#silentLooks <= LOOKS) return
+      this.#log({ event: 'engine_hung', silentMs: this.#maxSilenceMs })
+      // Native code that never returns keeps even a terminated thread from ending, so nobody waits for that.
+      void this.#worker?.terminate()
+      this.#lost(-1)
+    }, this.#maxSilenceMs / LOOKS).unref()
+  }
+
   #send(message: ToWorker): void {
     this.#worker?.postMessage(message)
   }
 
   /** The worker has ended, whether we wanted it or not: nobody may wait for it for ever. */
   #lost(exitCode: number): void {
+    clearInterval(this.#watch)
     const wasReady = this.#ready
     this.#ready = false
     this.#worker = undefined

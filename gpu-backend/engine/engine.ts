@@ -7,7 +7,8 @@ import type { Decode } from '../text/writer.ts'
 import { Admission, notRouted } from './admission.ts'
 import { toFailure } from './failure.ts'
 import { Generation } from './generation.ts'
-import type { Input, Model, Output } from './model.ts'
+import { createGrammars, type Grammars, type Vocabulary } from './grammar.ts'
+import type { Model, Output } from './model.ts'
 import type { GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Pinned } from './residency.ts'
 import { planPrefill } from './schedule.ts'
@@ -30,8 +31,12 @@ export interface EngineOptions {
   readonly slots: number
   readonly endIds: ReadonlySet<number>
   readonly decode: Decode | undefined
+  /** Undefined where answers cannot be kept to a form: there is no tokenizer, or none that is known by its bytes. */
+  readonly vocabulary: Vocabulary | undefined
   readonly maxQueue: number
   readonly prefillTokens: number
+  /** Tokens that the budget of the KV cache holds. */
+  readonly kvTokens: number
   /** Called once per step with what it brought, and whenever a request fails. */
   readonly emit: (events: readonly RowEvent[]) => void
 }
@@ -44,17 +49,34 @@ export class Engine {
   #events: RowEvent[] = []
   #loop: Promise<void> | undefined
   #wake: () => void = () => {}
+  readonly #grammars: Grammars
   readonly #counters = { steps: 0, prefillTokens: 0, decodeTokens: 0 }
 
   constructor(options: EngineOptions) {
     this.#options = options
     this.#admission = new Admission(options)
+    this.#grammars = createGrammars(options.vocabulary)
   }
 
   get stats(): Stats {
-    const { adapters, slots } = this.#options
-    const now = { rows: this.#running.size, queued: this.#admission.size, slots, free: adapters?.free ?? 0 }
-    return { ...this.#counters, ...now }
+    const { adapters, slots, kvTokens } = this.#options
+    const running = new Set<string>()
+    let held = 0
+    for (const { request } of this.#running) {
+      held += request.promptIds.length + request.maxTokens
+      if (request.adapter !== null) running.add(request.adapter)
+    }
+    const waiting = this.#admission.adapters().filter((adapter) => !running.has(adapter))
+    return {
+      ...this.#counters,
+      rows: this.#running.size,
+      queued: this.#admission.size,
+      slots,
+      free: adapters?.free ?? 0,
+      running: [...running],
+      waiting,
+      kvUsed: Math.min(1, held / kvTokens),
+    }
   }
 
   /** `id` is the caller's and fresh. The outcome, a refusal included, comes through `emit`. */
@@ -137,6 +159,7 @@ export class Engine {
     // A set keeps the order in which rows joined: the oldest prompt goes first.
     const prefilling = [...this.#running].filter((generation) => generation.left > 0)
     const chunks = planPrefill(prefilling, this.#options.prefillTokens)
+    for (const { row } of chunks) row.lastPrefill = this.#counters.steps
     await this.#forward(chunks.map(({ row, tokens }) => [row, tokens]))
     const decoding = [...this.#running].filter((generation) => generation.left === 0)
     await this.#forward(decoding.map((generation) => [generation, 1]))
@@ -145,10 +168,7 @@ export class Engine {
 
   async #forward(batch: readonly (readonly [Generation, number])[]): Promise<void> {
     if (batch.length === 0) return
-    const inputs = batch.map(([generation, count]): Input => {
-      const { row, slot, left } = generation
-      return { row, slot, tokens: generation.nextTokens(count), logits: left > count ? 'none' : 'last' }
-    })
+    const inputs = batch.map(([generation, count]) => generation.next(count))
     let outputs: Output[]
     try {
       outputs = await this.#options.model.forward(inputs)
@@ -157,18 +177,16 @@ export class Engine {
       for (const [generation] of batch) this.#leave(generation, error)
       return
     }
-    for (const [index, [generation, count]] of batch.entries()) this.#advance(generation, count, outputs[index]!)
+    for (const [index, [generation, count]] of batch.entries()) await this.#advance(generation, count, outputs[index]!)
   }
 
-  #advance(generation: Generation, count: number, { finite, logits }: Output): void {
-    const prompt = generation.left > 0
-    this.#counters[prompt ? 'prefillTokens' : 'decodeTokens'] += count
-    generation.ran(count)
+  async #advance(generation: Generation, count: number, { finite, logits }: Output): Promise<void> {
+    this.#counters[generation.left > 0 ? 'prefillTokens' : 'decodeTokens'] += count
     try {
       if (!finite) throw new BackendError('non_finite_logits', 'row produced non-finite keys or values')
-      const vector = logits.at(-1)
-      if (vector === undefined) return
-      const piece = generation.produce(vector)
+      if (generation.left <= count) await generation.prepare(this.#grammars)
+      const piece = generation.ran(count, logits)
+      if (piece === undefined) return
       if (!this.#aborted.has(generation.id)) this.#events.push({ id: generation.id, piece })
       if (piece.finish !== undefined) this.#leave(generation)
     } catch (error) {
@@ -179,6 +197,7 @@ export class Engine {
   #leave(generation: Generation, error?: unknown): void {
     const { id, row, request } = generation
     this.#running.delete(generation)
+    generation.close()
     this.#options.model.close(row)
     if (request.adapter !== null) this.#options.adapters!.release(request.adapter)
     if (!this.#aborted.delete(id) && error !== undefined) this.#fail(id, error)

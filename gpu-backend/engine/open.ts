@@ -23,7 +23,7 @@ import { Slots } from './slots.ts'
 import { adapterReader } from './store.ts'
 
 /** Rank of the bank when the artifact has no adapter that says how large it should be. */
-const DEFAULT_BANK_RANK = 16
+export const DEFAULT_BANK_RANK = 16
 
 export interface OpenEngine {
   readonly engine: Engine
@@ -83,20 +83,30 @@ export async function openEngine(
       ),
       onLoaded: (digest, error) => engine.adapterLoaded(digest, error),
     })
+  const endIds = await readEndIds(folder, manifest)
+  const { layers, kvHeads, headDim, vocabSize } = manifest.base.architecture
+  const kvTokenBytes = layers * kvHeads * headDim * 2 * Float32Array.BYTES_PER_ELEMENT
   const slots = residency === undefined ? 0 : config.slots
   const engine: Engine = new Engine({
     model,
     adapters: residency,
     slots,
-    endIds: await readEndIds(folder, manifest),
+    endIds,
     decode: text?.decode,
+    vocabulary: text?.tokens && {
+      tokens: text.tokens.spelt,
+      spelling: text.tokens.spelling,
+      endIds: [...endIds],
+      size: vocabSize,
+    },
+    kvTokens: Math.floor(config.kvBudgetBytes / kvTokenBytes),
     maxQueue: config.maxQueue,
     prefillTokens: config.prefillTokens,
     emit: (events) => emit(events, engine),
   })
   // With adapters merged into it or stacked on it, it is another base: nobody who asks for the plain one may get it.
   const base = manifest.target !== 'routed' && manifest.adapters.length > 0 ? id : manifest.base.digest
-  const info = { base, maxPositions: model.maxPositions, slots }
+  const info = { base, maxPositions: model.maxPositions, vocabSize, slots }
   return {
     engine,
     info,

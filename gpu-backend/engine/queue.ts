@@ -1,13 +1,18 @@
-// Requests that wait for a row: first in, first out within a tenant, and the tenants take turns.
+// Requests that wait for a row: first in, first out within a tenant, and between tenants the one that has been given
+// the fewest tokens goes first (a virtual token counter), so that long requests do not count as much as short ones.
 
 export interface Waiting {
   readonly tenant: string
+  /** Tokens that it takes from the others when it is served. */
+  readonly cost: number
 }
 
 export class Queue<Item extends Waiting> {
   readonly #limit: number
-  /** The tenant whose turn is next comes first. */
+  /** The tenant that began to wait first comes first. */
   readonly #byTenant = new Map<string, Item[]>()
+  /** Tokens that each tenant was given since it last had to wait for nobody. */
+  readonly #given = new Map<string, number>()
   #size = 0
 
   constructor(limit: number) {
@@ -23,37 +28,74 @@ export class Queue<Item extends Waiting> {
   }
 
   add(item: Item): void {
-    const line = this.#byTenant.get(item.tenant)
-    if (line === undefined) this.#byTenant.set(item.tenant, [item])
-    else line.push(item)
+    const { tenant } = item
+    const line = this.#byTenant.get(tenant)
     this.#size += 1
+    if (line !== undefined) {
+      line.push(item)
+      return
+    }
+    // Who comes, or comes back, starts with those who wait: nobody saves up turns while away.
+    const least = Math.min(...[...this.#byTenant.keys()].map((other) => this.#given.get(other) ?? 0))
+    const own = this.#given.get(tenant) ?? 0
+    this.#given.set(tenant, Number.isFinite(least) ? Math.max(own, least) : own)
+    this.#byTenant.set(tenant, [item])
   }
 
-  /** In the order in which they should be served: the first of every tenant, then the second of every tenant, … */
+  /** In no order that means anything. */
+  items(): Item[] {
+    return [...this.#byTenant.values()].flat()
+  }
+
+  /** In the order in which they should be served. */
   inTurn(): Item[] {
-    const lines = [...this.#byTenant.values()]
-    const longest = Math.max(0, ...lines.map((line) => line.length))
-    return Array.from({ length: longest }, (_, depth) => lines.flatMap((line) => line.slice(depth, depth + 1))).flat()
+    const lines = [...this.#byTenant].map(([tenant, line]) => ({ line, next: 0, given: this.#given.get(tenant) ?? 0 }))
+    const items: Item[] = []
+    while (items.length < this.#size) {
+      let first: (typeof lines)[number] | undefined
+      for (const candidate of lines) {
+        if (candidate.next === candidate.line.length) continue
+        if (first === undefined || candidate.given < first.given) first = candidate
+      }
+      const item = first!.line[first!.next]!
+      first!.next += 1
+      first!.given += item.cost
+      items.push(item)
+    }
+    return items
   }
 
-  /** Takes out one that is served now: its tenant goes to the end of the turn. */
+  /** Takes out one that is served now. */
   serve(item: Item): void {
-    const line = this.#remove(item)
-    this.#byTenant.delete(item.tenant)
-    if (line.length > 0) this.#byTenant.set(item.tenant, line)
+    this.#remove(item)
+    this.#given.set(item.tenant, (this.#given.get(item.tenant) ?? 0) + item.cost)
+    this.#settle()
   }
 
   /** Takes out one that gave up: nobody's turn changes. */
   drop(item: Item): void {
-    if (this.#remove(item).length === 0) this.#byTenant.delete(item.tenant)
+    this.#remove(item)
+    this.#settle()
   }
 
-  #remove(item: Item): Item[] {
+  #remove(item: Item): void {
     const line = this.#byTenant.get(item.tenant) ?? []
     const at = line.indexOf(item)
     if (at < 0) throw new Error('sidepath bug: a request left the queue that was not in it')
     line.splice(at, 1)
     this.#size -= 1
-    return line
+    if (line.length === 0) this.#byTenant.delete(item.tenant)
+  }
+
+  /** Forgets who would start level with the others anyway, so that the table is as short as the queue. */
+  #settle(): void {
+    if (this.#size === 0) {
+      this.#given.clear()
+      return
+    }
+    const least = Math.min(...[...this.#byTenant.keys()].map((tenant) => this.#given.get(tenant) ?? 0))
+    for (const [tenant, given] of this.#given) {
+      if (!this.#byTenant.has(tenant) && given <= least) this.#given.delete(tenant)
+    }
   }
 }

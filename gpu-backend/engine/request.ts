@@ -1,10 +1,13 @@
 // What the engine is asked for and what it answers: plain data, so that it crosses threads.
 import type { Mix } from '../contract.ts'
 import type { BackendErrorCode } from '../errors.ts'
+import type { Constraint } from './grammar.ts'
+import type { TokenLogprob } from './logprobs.ts'
 import type { Sampling } from './sampler.ts'
 
 export interface GenerateRequest {
   readonly promptIds: readonly number[]
+  /** 0: the prompt is scored and nothing is produced. */
   readonly maxTokens: number
   readonly sampling: Sampling
   readonly stop: readonly string[]
@@ -13,6 +16,17 @@ export interface GenerateRequest {
   /** What `adapter` is made of, where it is a mix. */
   readonly mix?: Mix | undefined
   readonly tenant: string
+  /** Log-probabilities of what is produced, with so many of the most probable tokens beside each. */
+  readonly logprobs?: number | undefined
+  /** Those of the prompt's tokens too. */
+  readonly scorePrompt?: boolean | undefined
+  /** What the answer has to be. */
+  readonly constraint?: Constraint | undefined
+}
+
+/** Texts to embed, as token ids. */
+export interface EmbedRequest extends Pick<GenerateRequest, 'adapter' | 'mix' | 'tenant'> {
+  readonly rows: readonly (readonly number[])[]
 }
 
 /** What one step adds to one row. */
@@ -20,6 +34,10 @@ export interface Piece {
   readonly ids: readonly number[]
   /** May be empty while characters or possible stop strings are held back. */
   readonly text: string
+  /** Of `ids`, where the request asked for them. */
+  readonly logprobs?: readonly TokenLogprob[]
+  /** Of the next tokens of the prompt, where the request asked for them: from its second token on. */
+  readonly promptLogprobs?: readonly TokenLogprob[]
   /** The last piece has it: `stop` for an end token or a stop string, `length` for `maxTokens`. */
   readonly finish?: 'stop' | 'length'
 }
@@ -46,6 +64,12 @@ export interface Stats {
   readonly slots: number
   /** Slots that could take an adapter now. */
   readonly free: number
+  /** Adapters and mixes, by digest, that running rows use. */
+  readonly running: readonly string[]
+  /** Those that only waiting requests ask for. */
+  readonly waiting: readonly string[]
+  /** Tokens that running rows may come to hold, of those that the budget of the KV cache holds: 0 to 1. */
+  readonly kvUsed: number
 }
 
 export interface EngineConfig {

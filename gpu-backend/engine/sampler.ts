@@ -1,5 +1,5 @@
 // From the logits of one row to its next token. In fp64, and of this row alone.
-import { BackendError } from '../errors.ts'
+import { nonFinite } from './non-finite.ts'
 import { randomFrom } from './random.ts'
 
 export interface Sampling {
@@ -8,32 +8,68 @@ export interface Sampling {
   /** (0, 1]; 1 keeps every token. */
   readonly topP: number
   readonly seed: number
+  /** Taken once from the logit of every token that the row has produced. */
+  readonly presencePenalty?: number | undefined
+  /** Taken for each time that the row has produced the token. */
+  readonly frequencyPenalty?: number | undefined
+  /** Token ids, and what is added to their logits. */
+  readonly logitBias?: readonly (readonly [id: number, bias: number])[] | undefined
 }
 
-export type Sampler = (logits: Float32Array) => number
+/** One bit a token, the lowest first; a token whose bit is 0 cannot be drawn. */
+export type Allowed = Int32Array
+
+export type Sampler = (logits: Float32Array, allowed?: Allowed) => number
+
+type Numbers = Float32Array | Float64Array
 
 /** Each call draws once from the request's own sequence. Throws `non_finite_logits`. */
-export function createSampler({ temperature, topP, seed }: Sampling): Sampler {
-  if (temperature === 0) return argmax
+export function createSampler(sampling: Sampling): Sampler {
+  const { temperature, topP, seed, presencePenalty = 0, frequencyPenalty = 0, logitBias = [] } = sampling
   const random = randomFrom(seed)
-  return (logits) => {
+  const counts = new Map<number, number>()
+  const plain = presencePenalty === 0 && frequencyPenalty === 0 && logitBias.length === 0
+
+  /** x + bias − frequency · count − presence · [count > 0], as in OpenAI's documentation; of tokens that were produced only. */
+  function adjust(logits: Float32Array, allowed: Allowed | undefined): Numbers {
+    if (plain && allowed === undefined) return logits
+    const adjusted = Float64Array.from(logits)
+    for (const [id, bias] of logitBias) adjusted[id]! += bias
+    for (const [id, count] of counts) adjusted[id]! -= frequencyPenalty * count + presencePenalty
+    if (allowed !== undefined) {
+      for (let id = 0; id < adjusted.length; id++) {
+        if (((allowed[id >> 5] ?? 0) & (1 << (id & 31))) === 0) adjusted[id] = Number.NEGATIVE_INFINITY
+      }
+    }
+    return adjusted
+  }
+
+  function choose(logits: Numbers): number {
+    if (temperature === 0) return argmax(logits)
     const weights = softmaxWeights(logits, temperature)
     return topP < 1 ? drawNucleus(weights, topP, random()) : draw(weights, sum(weights), random())
   }
+
+  return (logits, allowed) => {
+    checkFinite(logits)
+    const id = choose(adjust(logits, allowed))
+    if (!plain) counts.set(id, (counts.get(id) ?? 0) + 1)
+    return id
+  }
 }
 
-function argmax(logits: Float32Array): number {
+function checkFinite(logits: Float32Array): void {
+  for (const logit of logits) if (!Number.isFinite(logit)) throw nonFinite()
+}
+
+function argmax(logits: Numbers): number {
   let best = 0
-  for (let id = 0; id < logits.length; id++) {
-    const logit = logits[id]!
-    if (!Number.isFinite(logit)) throw nonFinite()
-    if (logit > logits[best]!) best = id
-  }
+  for (let id = 1; id < logits.length; id++) if (logits[id]! > logits[best]!) best = id
   return best
 }
 
 /** exp((x - max x) / temperature): in [0, 1], and at least one of them is 1. */
-function softmaxWeights(logits: Float32Array, temperature: number): Float64Array {
+function softmaxWeights(logits: Numbers, temperature: number): Float64Array {
   const max = logits[argmax(logits)]!
   const weights = new Float64Array(logits.length)
   for (let id = 0; id < logits.length; id++) weights[id] = Math.exp((logits[id]! - max) / temperature)
@@ -78,8 +114,4 @@ function drawNucleus(weights: Float64Array, topP: number, u: number): number {
     left -= weights[id]!
   }
   return chosen.at(-1)!
-}
-
-function nonFinite(): BackendError {
-  return new BackendError('non_finite_logits', 'row produced non-finite logits; the adapter or its scaling is broken')
 }

@@ -1,6 +1,6 @@
 // Reads adapters by digest from folders that hold `<digest>.safetensors`, and believes nothing but the digest.
 import { createHash } from 'node:crypto'
-import { Digest, type Manifest } from '../../compiler/contract.ts'
+import { Digest, type LowRankManifest } from '../../compiler/contract.ts'
 import { InputError } from '../../compiler/errors.ts'
 import type { ByteSource } from '../../compiler/host.ts'
 import { readAdapter } from '../../compiler/read-adapter.ts'
@@ -15,7 +15,7 @@ const RANK_MARGIN = 4
 
 /** Bytes are read once, hashed, and then parsed: what was verified is what is used. */
 export function adapterReader(
-  manifest: Manifest,
+  manifest: LowRankManifest,
   bankRank: number,
   folders: readonly string[],
 ): (digest: string) => Promise<Factors> {
@@ -40,7 +40,7 @@ export function adapterReader(
 async function verify(
   digest: string,
   bytes: Uint8Array<ArrayBuffer>,
-  manifest: Manifest,
+  manifest: LowRankManifest,
   maxRank: number,
 ): Promise<Factors> {
   if (createHash('sha256').update(bytes).digest('hex') !== digest) {

@@ -1,4 +1,4 @@
-// The routes. Two are public; everything else, known or not, needs a capability first.
+// The routes. Two are public, and the metrics may be; everything else, known or not, needs a capability first.
 import { randomUUID } from 'node:crypto'
 import { Hono } from 'hono'
 import { createMiddleware } from 'hono/factory'
@@ -8,11 +8,15 @@ import { runnableOf } from '../engine/mix.ts'
 import { BackendError } from '../errors.ts'
 import { answerError } from './answer-error.ts'
 import type { VerifyCapability } from './capability.ts'
+import { embed } from './embed.ts'
 import type { Env } from './env.ts'
 import { chat, complete, type GenerateOptions } from './generate.ts'
+import type { MayScrape } from './scrape.ts'
+import { readTrace } from './trace.ts'
 
 export interface AppOptions extends GenerateOptions {
   readonly verify: VerifyCapability
+  readonly mayScrape: MayScrape
   /** True once the backend takes no new work. */
   readonly draining: () => boolean
 }
@@ -21,17 +25,26 @@ export interface AppOptions extends GenerateOptions {
 const REQUEST_ID = /^[\w-]{1,64}$/
 
 export function createApp(options: AppOptions): Hono<Env> {
-  const { engine, verify, draining, log, now } = options
+  const { engine, verify, mayScrape, draining, log, now, metrics } = options
   const app = new Hono<Env>()
 
   app.use(async (context, next) => {
     const startMs = now()
     const given = context.req.header('x-request-id') ?? ''
     const requestId = REQUEST_ID.test(given) ? given : randomUUID()
+    const trace = readTrace(context.req.header('traceparent'))
     context.set('requestId', requestId)
+    context.set('trace', trace)
     await next()
     context.header('x-request-id', requestId)
-    log({ event: 'request', requestId, method: context.req.method, status: context.res.status, ms: now() - startMs })
+    log({
+      event: 'request',
+      requestId,
+      ...trace,
+      method: context.req.method,
+      status: context.res.status,
+      ms: now() - startMs,
+    })
   })
   app.onError((error, context) => {
     const aborted = context.req.raw.signal.aborted
@@ -50,6 +63,15 @@ export function createApp(options: AppOptions): Hono<Env> {
     return context.json(body, ready ? 200 : 503)
   })
 
+  // Before the rest, and while it drains: the last numbers are of interest too.
+  app.get(paths.metrics, async (context) => {
+    const authorization = context.req.header('authorization')
+    if (!mayScrape(authorization) && (await verify(authorization)).act !== 'admin') {
+      throw new BackendError('capability_scope', 'this route needs a capability that may admin')
+    }
+    return context.body(await metrics.text(), 200, { 'content-type': metrics.contentType })
+  })
+
   app.use(async (context, next) => {
     context.set('capability', await verify(context.req.header('authorization')))
     if (draining()) throw new BackendError('draining', 'this backend is shutting down; try another one')
@@ -57,6 +79,7 @@ export function createApp(options: AppOptions): Hono<Env> {
   })
   app.post(paths.completions, may('infer'), (context) => complete(context, options))
   app.post(paths.chat, may('infer'), (context) => chat(context, options))
+  app.post(paths.embeddings, may('infer'), (context) => embed(context, options))
   app.post(paths.load, may('load'), async (context) => {
     const startMs = now()
     const { digest, mix } = adapterOf(context.get('capability'))

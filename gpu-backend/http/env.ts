@@ -1,9 +1,12 @@
 // What the middleware leaves for the routes.
 import type { Capability } from '../contract.ts'
+import type { Trace } from './trace.ts'
 
 export interface Env {
   Variables: {
     requestId: string
+    /** Where the caller sent one. */
+    trace: Trace | undefined
     /** Verified. Not set on the public routes. */
     capability: Capability
   }

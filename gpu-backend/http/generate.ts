@@ -1,16 +1,23 @@
-// `/v1/completions` and `/v1/chat/completions`: from a checked body to a running row and its answer.
+// `/v1/completions` and `/v1/chat/completions`: from a checked body to running rows and their answer.
 import { randomInt } from 'node:crypto'
 import type { Context } from 'hono'
-import { ChatCompletionRequest, CompletionRequest } from '../contract.ts'
+import { type Capability, ChatCompletionRequest, CompletionRequest, promptsOf } from '../contract.ts'
 import type { EngineClient } from '../engine/client.ts'
 import { runnableOf } from '../engine/mix.ts'
-import type { Piece } from '../engine/request.ts'
+import type { GenerateRequest } from '../engine/request.ts'
 import { BackendError } from '../errors.ts'
 import type { Text } from '../text/tokenizer.ts'
+import { type Answer, usageOf } from './answer.ts'
+import { chatAnswer } from './chat-answer.ts'
+import { templateMessages } from './chat-messages.ts'
+import { completionAnswer } from './completion-answer.ts'
 import type { Env, Log } from './env.ts'
+import type { Metrics } from './metrics.ts'
 import { readBody } from './read-body.ts'
-import { chatShape, completionShape, type Finish, type Shape, usageOf } from './shapes.ts'
+import { callConstraintOf, constraintOf } from './response-format.ts'
+import { type Indexed, runChoices } from './run-choices.ts'
 import { streamEvents } from './stream.ts'
+import { tokenTexts } from './token-texts.ts'
 
 /** As OpenAI's. */
 const COMPLETION_MAX_TOKENS = 16
@@ -25,64 +32,127 @@ export interface GenerateOptions {
   readonly log: Log
   /** Milliseconds of a clock. */
   readonly now: () => number
+  readonly metrics: Metrics
 }
 
+type Body = CompletionRequest | ChatCompletionRequest
+
 interface Job {
-  readonly body: CompletionRequest | ChatCompletionRequest
-  readonly promptIds: readonly number[]
-  readonly maxTokens: { readonly asked: number | undefined; readonly byDefault: number }
-  readonly shape: Shape
+  readonly body: Body
+  readonly requests: readonly GenerateRequest[]
+  /** Each prompt counts once, however many answers it gets. */
+  readonly promptTokens: number
+  readonly answer: Answer
 }
 
 export async function complete(context: Context<Env>, options: GenerateOptions): Promise<Response> {
   const body = await readBody(context.req.raw, CompletionRequest)
-  const promptIds = textOf(options).encode(body.prompt, options.engine.info.maxPositions - 1)
-  const maxTokens = { asked: body.max_tokens, byDefault: COMPLETION_MAX_TOKENS }
-  const shape = completionShape(context.get('capability').model, seconds(options.now()))
-  return answer(context, options, { body, promptIds, maxTokens, shape })
+  const text = textOf(options)
+  const capability = context.get('capability')
+  const { maxPositions, vocabSize } = options.engine.info
+  const longest = maxPositions - (body.max_tokens === 0 ? 0 : 1)
+  const prompts = promptsOf(body.prompt).map((prompt) => {
+    if (typeof prompt === 'string') return { ids: text.encode(prompt, longest), text: prompt }
+    checkIds(prompt, vocabSize)
+    return { ids: prompt, text: body.echo === true ? text.decode(prompt) : '' }
+  })
+  const logprobs = body.logprobs ?? undefined
+  const common = {
+    ...commonOf(body, capability, vocabSize),
+    logprobs,
+    scorePrompt: logprobs !== undefined && body.echo === true,
+  }
+  const n = body.n ?? 1
+  const allowance = allowanceOf(capability, prompts.length * n)
+  const repeated = prompts.flatMap((prompt) => Array.from({ length: n }, (_, index) => ({ prompt, index })))
+  const requests = repeated.map(({ prompt: { ids }, index }): GenerateRequest => {
+    const maxTokens = Math.min(body.max_tokens ?? Math.min(COMPLETION_MAX_TOKENS, maxPositions - ids.length), allowance)
+    return { ...common, promptIds: ids, maxTokens, sampling: samplingOf(body, index) }
+  })
+  const answer = completionAnswer(
+    repeated.map(({ prompt }) => prompt),
+    {
+      ...headOf(context, options),
+      echo: body.echo === true,
+      logprobs: logprobs !== undefined,
+      tokenTexts: tokenTexts(text),
+      decode: text.decode,
+    },
+  )
+  const promptTokens = prompts.reduce((sum, { ids }) => sum + ids.length, 0)
+  return run(context, options, { body, requests, promptTokens, answer })
 }
 
 export async function chat(context: Context<Env>, options: GenerateOptions): Promise<Response> {
   const body = await readBody(context.req.raw, ChatCompletionRequest)
-  const promptIds = textOf(options).encodeChat(body.messages, options.engine.info.maxPositions - 1)
-  const maxTokens = { asked: body.max_completion_tokens ?? body.max_tokens, byDefault: CHAT_MAX_TOKENS }
-  const shape = chatShape(context.get('capability').model, seconds(options.now()))
-  return answer(context, options, { body, promptIds, maxTokens, shape })
+  const text = textOf(options)
+  const capability = context.get('capability')
+  const { maxPositions, vocabSize } = options.engine.info
+  const tools = body.tool_choice === 'none' ? undefined : (body.tools ?? undefined)
+  const constraint = constraintOf(body.response_format) ?? callConstraintOf(tools, body.tool_choice)
+  const promptIds = text.encodeChat(templateMessages(body.messages), maxPositions - 1, tools)
+  const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined
+  const n = body.n ?? 1
+  const asked = body.max_completion_tokens ?? body.max_tokens
+  const maxTokens = Math.min(
+    asked ?? Math.min(CHAT_MAX_TOKENS, maxPositions - promptIds.length),
+    allowanceOf(capability, n),
+  )
+  const common = { ...commonOf(body, capability, vocabSize), promptIds, maxTokens, logprobs, constraint }
+  const requests = Array.from({ length: n }, (_, index) => ({ ...common, sampling: samplingOf(body, index) }))
+  const answer = chatAnswer(n, {
+    ...headOf(context, options),
+    logprobs: logprobs !== undefined,
+    tokenTexts: tokenTexts(text),
+    tools: tools?.map((tool) => tool.function.name),
+  })
+  return run(context, options, { body, requests, promptTokens: promptIds.length, answer })
 }
 
-async function answer(context: Context<Env>, options: GenerateOptions, job: Job): Promise<Response> {
-  const { body, promptIds, shape } = job
-  const capability = context.get('capability')
-  const room = options.engine.info.maxPositions - promptIds.length
-  const wanted = job.maxTokens.asked ?? Math.min(job.maxTokens.byDefault, room)
+function commonOf(body: Body, { adapter, tenant }: Capability, vocabSize: number) {
+  const foreign = Object.keys(body.logit_bias ?? {}).find((id) => Number(id) >= vocabSize)
+  if (foreign !== undefined) {
+    const message = `"logit_bias": there is no token ${foreign}; this model has ${vocabSize}`
+    throw new BackendError('request_invalid', message, 'logit_bias')
+  }
   const stop = body.stop ?? []
+  return { stop: typeof stop === 'string' ? [stop] : stop, ...runnableOf(adapter), tenant }
+}
+
+/** Answers of one request each have a seed of their own, and the first has the caller's. */
+function samplingOf(body: Body, index: number): GenerateRequest['sampling'] {
+  return {
+    temperature: body.temperature ?? 1,
+    topP: body.top_p ?? 1,
+    seed: body.seed == null ? randomInt(MAX_RANDOM_SEED) : body.seed + index,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    logitBias: Object.entries(body.logit_bias ?? {}).map(([id, bias]) => [Number(id), bias] as const),
+  }
+}
+
+/** The capability bounds what the whole request may produce; each answer gets an equal share. */
+function allowanceOf({ maxTokens }: Capability, choices: number): number {
+  const share = Math.floor(maxTokens / choices)
+  if (share > 0) return share
+  const message = `"n": ${choices} answers are asked for, and ${maxTokens} tokens are allowed in all`
+  throw new BackendError('request_invalid', message, 'n')
+}
+
+async function run(context: Context<Env>, options: GenerateOptions, job: Job): Promise<Response> {
+  const { body, requests, promptTokens, answer } = job
   const gone = new AbortController()
   const { signal } = context.req.raw
   if (signal.aborted) gone.abort()
   else signal.addEventListener('abort', () => gone.abort(), { once: true })
-  const pieces = options.engine.generate(
-    {
-      promptIds,
-      maxTokens: Math.min(wanted, capability.maxTokens),
-      sampling: {
-        temperature: body.temperature ?? 1,
-        topP: body.top_p ?? 1,
-        seed: body.seed ?? randomInt(MAX_RANDOM_SEED),
-      },
-      stop: typeof stop === 'string' ? [stop] : stop,
-      ...runnableOf(capability.adapter),
-      tenant: capability.tenant,
-    },
-    gone.signal,
-  )
-  const metered = meter(pieces, context, options, promptIds.length)
-  if (!body.stream) return whole(context, metered, shape, promptIds.length)
+  const pieces = meter(runChoices(options.engine, requests, gone.signal), context, options, promptTokens)
+  if (!body.stream) return whole(context, pieces, answer, promptTokens)
   // Refusals have a status of their own: the answer begins when there is something to send.
-  const first = await metered.next()
+  const first = await pieces.next()
   return new Response(
-    streamEvents(resume(first, metered), {
-      shape,
-      promptTokens: promptIds.length,
+    streamEvents(resume(first, pieces), {
+      answer,
+      promptTokens,
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
       gone,
@@ -93,45 +163,51 @@ async function answer(context: Context<Env>, options: GenerateOptions, job: Job)
 
 async function whole(
   context: Context<Env>,
-  pieces: AsyncIterable<Piece>,
-  shape: Shape,
+  pieces: AsyncIterable<Indexed>,
+  { head, choices }: Answer,
   promptTokens: number,
 ): Promise<Response> {
-  let all = ''
   let tokens = 0
-  let end: Finish = 'length'
-  for await (const { ids, text, finish } of pieces) {
-    all += text
-    tokens += ids.length
-    end = finish ?? end
+  for await (const { index, piece } of pieces) {
+    tokens += piece.ids.length
+    choices[index]!.add(piece)
   }
-  return context.json(shape.whole(all, end, usageOf(promptTokens, tokens)))
+  return context.json({
+    ...head,
+    choices: choices.map((choice) => choice.whole()),
+    usage: usageOf(promptTokens, tokens),
+  })
 }
 
-async function* resume(first: IteratorResult<Piece, void>, rest: AsyncIterable<Piece>): AsyncGenerator<Piece> {
+async function* resume(first: IteratorResult<Indexed, void>, rest: AsyncIterable<Indexed>): AsyncGenerator<Indexed> {
   if (first.done) return
   yield first.value
   yield* rest
 }
 
-/** Logs one line per generation, however it ends. */
+/** Logs and counts one generation, however it ends. */
 async function* meter(
-  pieces: AsyncIterable<Piece>,
+  pieces: AsyncIterable<Indexed>,
   context: Context<Env>,
-  { log, now }: GenerateOptions,
+  { log, now, metrics }: GenerateOptions,
   promptTokens: number,
-): AsyncGenerator<Piece, void, undefined> {
+): AsyncGenerator<Indexed, void, undefined> {
   const startMs = now()
+  const recording = metrics.record(promptTokens)
   let firstMs: number | null = null
   let completionTokens = 0
   let outcome = 'aborted'
+  let ended: string | undefined
   try {
-    for await (const piece of pieces) {
+    for await (const indexed of pieces) {
+      const { index, piece } = indexed
       firstMs ??= now() - startMs
       completionTokens += piece.ids.length
-      outcome = piece.finish ?? outcome
-      yield piece
+      recording.tokens(index, piece.ids.length)
+      ended = piece.finish ?? ended
+      yield indexed
     }
+    outcome = ended ?? outcome
   } catch (error) {
     if (error instanceof BackendError) outcome = error.code
     else if (!context.req.raw.signal.aborted) outcome = 'failed'
@@ -140,16 +216,34 @@ async function* meter(
     const { tenant, adapter: claimed, model } = context.get('capability')
     const { adapter } = runnableOf(claimed)
     const times = { firstMs, totalMs: now() - startMs }
-    const requestId = context.get('requestId')
-    log({ event: 'generation', requestId, tenant, adapter, model, promptTokens, completionTokens, outcome, ...times })
+    const { requestId, trace } = context.var
+    recording.end(outcome)
+    log({
+      event: 'generation',
+      requestId,
+      ...trace,
+      tenant,
+      adapter,
+      model,
+      promptTokens,
+      completionTokens,
+      outcome,
+      ...times,
+    })
   }
+}
+
+function headOf(context: Context<Env>, { now }: GenerateOptions): { model: string; created: number } {
+  return { model: context.get('capability').model, created: Math.floor(now() / 1000) }
+}
+
+function checkIds(ids: readonly number[], vocabSize: number): void {
+  const bad = ids.find((id) => id >= vocabSize)
+  if (bad === undefined) return
+  throw new BackendError('request_invalid', `"prompt": there is no token ${bad}; this model has ${vocabSize}`, 'prompt')
 }
 
 function textOf({ text }: GenerateOptions): Text {
   if (text === undefined) throw new BackendError('request_invalid', 'this artifact has no tokenizer and serves no text')
   return text
-}
-
-function seconds(ms: number): number {
-  return Math.floor(ms / 1000)
 }

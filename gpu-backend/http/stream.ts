@@ -1,10 +1,10 @@
-// A generation as server-sent events.
-import type { Piece } from '../engine/request.ts'
+// An answer as server-sent events.
+import { type Answer, usageOf } from './answer.ts'
 import { describeError } from './answer-error.ts'
-import { type Shape, usageOf } from './shapes.ts'
+import type { Indexed } from './run-choices.ts'
 
 export interface StreamOptions {
-  readonly shape: Shape
+  readonly answer: Answer
   readonly promptTokens: number
   readonly includeUsage: boolean
   /** Every chunk carries the usage so far, so that an aborted stream can be billed. */
@@ -17,7 +17,7 @@ const encoder = new TextEncoder()
 const DONE = encoder.encode('data: [DONE]\n\n')
 
 /** Errors after the first byte become an error event, and no `[DONE]` follows. */
-export function streamEvents(pieces: AsyncIterable<Piece>, options: StreamOptions): ReadableStream<Uint8Array> {
+export function streamEvents(pieces: AsyncIterable<Indexed>, options: StreamOptions): ReadableStream<Uint8Array> {
   const frames = frame(pieces, options)
   // Nobody pulls any more, so whatever waits inside is told to end.
   options.gone.signal.addEventListener('abort', () => void frames.return(undefined), { once: true })
@@ -31,22 +31,23 @@ export function streamEvents(pieces: AsyncIterable<Piece>, options: StreamOption
   })
 }
 
-async function* frame(pieces: AsyncIterable<Piece>, options: StreamOptions): AsyncGenerator<Uint8Array> {
-  const { shape, promptTokens, includeUsage, continuousUsage } = options
+async function* frame(pieces: AsyncIterable<Indexed>, options: StreamOptions): AsyncGenerator<Uint8Array> {
+  const { answer, promptTokens, includeUsage, continuousUsage } = options
   let tokens = 0
-  const event = (chunk: object): Uint8Array => {
+  const event = (choices: readonly object[]): Uint8Array => {
+    const chunk = { ...answer.chunkHead, choices }
     if (continuousUsage) return encode({ ...chunk, usage: usageOf(promptTokens, tokens) })
     return encode(includeUsage ? { ...chunk, usage: null } : chunk)
   }
   try {
-    if (shape.opening !== undefined) yield event(shape.opening)
-    for await (const { ids, text, finish } of pieces) {
-      tokens += ids.length
-      // A piece whose text is held back is worth a chunk only for its usage.
-      if (text === '' && finish === undefined && !continuousUsage) continue
-      yield event(shape.chunk(text, finish ?? null))
+    for (const { opening } of answer.choices) if (opening !== undefined) yield event([opening])
+    for await (const { index, piece } of pieces) {
+      tokens += piece.ids.length
+      const { choice, silent } = answer.choices[index]!.chunk(piece)
+      // Where nothing can be said yet, a chunk is worth its usage alone.
+      if (!silent || continuousUsage) yield event([choice])
     }
-    if (includeUsage) yield encode({ ...shape.closing, usage: usageOf(promptTokens, tokens) })
+    if (includeUsage) yield encode({ ...answer.chunkHead, choices: [], usage: usageOf(promptTokens, tokens) })
     yield DONE
   } catch (error) {
     yield encode(describeError(error).body)

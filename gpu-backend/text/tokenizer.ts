@@ -4,8 +4,9 @@ import { Tokenizer } from '@huggingface/tokenizers'
 import { z } from 'zod'
 import type { Folder } from '../../compiler/host.ts'
 import { readJson, withFile } from '../../compiler/read-file.ts'
-import type { ChatMessage } from '../contract.ts'
+import type { Tool } from '../contract.ts'
 import { BackendError } from '../errors.ts'
+import { type TokenBytes, tokenBytes } from './token-bytes.ts'
 import type { Decode } from './writer.ts'
 
 /** The longest template on the Hub is about 20 kB. */
@@ -27,12 +28,22 @@ const TokenizerConfig = z.looseObject({
     ),
 })
 
+/** A message as chat templates know it: the content is one text, the arguments of a call are an object. */
+export interface TemplateMessage {
+  readonly role: string
+  readonly content: string
+  readonly tool_calls?: readonly object[]
+  readonly tool_call_id?: string
+}
+
 export interface Text {
   /** With the special tokens that the tokenizer puts around a text. Throws `context_length_exceeded`. */
   encode(text: string, maxTokens: number): number[]
   /** The conversation in the artifact's chat template, with the beginning of an answer. */
-  encodeChat(messages: readonly ChatMessage[], maxTokens: number): number[]
+  encodeChat(messages: readonly TemplateMessage[], maxTokens: number, tools?: readonly Tool[]): number[]
   readonly decode: Decode
+  /** Undefined for a tokenizer whose tokens are not known by their bytes. */
+  readonly tokens: TokenBytes | undefined
 }
 
 /** Undefined for an artifact without a tokenizer. Throws `artifact_unsuitable`. */
@@ -44,6 +55,7 @@ export async function openText(folder: Folder): Promise<Text | undefined> {
   if (!parsed.success)
     throw new BackendError('artifact_unsuitable', `${folder.name}: tokenizer_config.json is not valid`)
   const tokenizer = new Tokenizer(JSON.parse(JSON.stringify(model)), parsed.data)
+  const marks = [...tokenizer.get_added_tokens_decoder()].filter(([, { special }]) => special).map(([id]) => id)
   const template = await openTemplate(folder, parsed.data.chat_template)
   const longest = longestToken(tokenizer)
 
@@ -57,20 +69,30 @@ export async function openText(folder: Folder): Promise<Text | undefined> {
 
   return {
     encode: (text, maxTokens) => encode(text, maxTokens, true),
-    encodeChat(messages, maxTokens) {
+    encodeChat(messages, maxTokens, tools) {
       if (template === undefined) {
         throw new BackendError('request_invalid', 'this base has no chat template; use /v1/completions', 'messages')
       }
+      if (tools !== undefined && !template.takesTools) {
+        throw new BackendError('request_invalid', 'the chat template of this base knows no tools', 'tools')
+      }
       const { bos_token, eos_token } = parsed.data
-      const context = { messages, add_generation_prompt: true, bos_token: bos_token ?? '', eos_token: eos_token ?? '' }
+      const context = {
+        messages,
+        ...(tools === undefined ? {} : { tools }),
+        add_generation_prompt: true,
+        bos_token: bos_token ?? '',
+        eos_token: eos_token ?? '',
+      }
       let text: string
       try {
-        text = template.render(context)
+        text = template.parsed.render(context)
       } catch {
         throw new BackendError('request_invalid', 'the chat template of this base refuses these messages', 'messages')
       }
       return encode(text, maxTokens, false)
     },
+    tokens: tokenBytes(model, tokenizer.get_vocab(), new Set(marks)),
     decode: (ids) =>
       ids.length === 0
         ? ''
@@ -81,7 +103,13 @@ export async function openText(folder: Folder): Promise<Text | undefined> {
   }
 }
 
-async function openTemplate(folder: Folder, inConfig: string | undefined): Promise<Template | undefined> {
+/** A template that never names them would leave them out in silence. */
+const NAMES_TOOLS = /\btools\b/
+
+async function openTemplate(
+  folder: Folder,
+  inConfig: string | undefined,
+): Promise<{ parsed: Template; takesTools: boolean } | undefined> {
   const inFile = await withFile(folder, 'chat_template.jinja', async (file) =>
     file.size > MAX_TEMPLATE_CHARS ? '' : new TextDecoder().decode(await file.read(0, file.size)),
   )
@@ -94,7 +122,7 @@ async function openTemplate(folder: Folder, inConfig: string | undefined): Promi
     )
   }
   try {
-    return new Template(source)
+    return { parsed: new Template(source), takesTools: NAMES_TOOLS.test(source) }
   } catch (error) {
     throw new BackendError('artifact_unsuitable', `${folder.name}: the chat template does not parse: ${String(error)}`)
   }

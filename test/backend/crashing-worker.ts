@@ -3,7 +3,18 @@ import { parentPort } from 'node:worker_threads'
 import type { FromWorker, ToWorker } from '../../gpu-backend/engine/protocol.ts'
 
 const port = parentPort!
-const stats = { steps: 0, prefillTokens: 0, decodeTokens: 0, rows: 0, queued: 0, slots: 1, free: 1 }
+const stats = {
+  steps: 0,
+  prefillTokens: 0,
+  decodeTokens: 0,
+  rows: 0,
+  queued: 0,
+  slots: 1,
+  free: 1,
+  running: [],
+  waiting: [],
+  kvUsed: 0,
+}
 const send = (message: FromWorker): void => port.postMessage(message)
 
 port.on('message', (message: ToWorker) => {
@@ -12,4 +23,4 @@ port.on('message', (message: ToWorker) => {
   send({ type: 'events', events: [{ id: message.id, piece: { ids: [1], text: 'a' } }], stats })
   setImmediate(() => process.exit(9))
 })
-send({ type: 'ready', info: { base: 'b'.repeat(64), maxPositions: 64, slots: 1 }, stats })
+send({ type: 'ready', info: { base: 'b'.repeat(64), maxPositions: 64, vocabSize: 16, slots: 1 }, stats })

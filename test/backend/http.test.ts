@@ -20,11 +20,11 @@ describe('limits', () => {
 
   test.each([
     [{ prompt: 'x', model: 'y' }, 'model'],
-    [{ prompt: 'x', logprobs: 1 }, 'logprobs'],
+    [{ prompt: 'x', logprobs: 21 }, 'logprobs'],
     [{ prompt: 'x', stream_options: { other: true } }, 'stream_options.other'],
     [{ prompt: 'x', temperature: 3 }, 'temperature'],
     [{ prompt: 'x', stop: 'y'.repeat(1_001) }, 'stop'],
-    [{ prompt: ['x'] }, 'prompt'],
+    [{ prompt: [{}] }, 'prompt'],
     [{}, 'prompt'],
   ])('%j is refused by the name of its field', async (body, field) => {
     const answer = await at.post(paths.completions, body)

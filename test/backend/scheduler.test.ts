@@ -56,8 +56,10 @@ function open(maxRows = 4, pin: (digest: string) => Pinned = () => 'full', prefi
     slots: 1,
     endIds: new Set([END]),
     decode: undefined,
+    vocabulary: undefined,
     maxQueue: 100,
     prefillTokens,
+    kvTokens: 400,
     emit,
   })
   const opened: InProcess = { engine, listeners }
@@ -104,6 +106,40 @@ test('a long prompt is chunked, and rows that decode run in between', async () =
   expect(runs.filter((run) => run.length === 1 && run[0] === 8)).toHaveLength(2)
   const between = runs.slice(runs.findIndex((run) => run[0] === 8) + 1)
   expect(between[0]).toEqual([1])
+})
+
+test('a short prompt waits for one chunk of a long one, not for all of it', async () => {
+  const { opened, runs } = open(4, undefined, 8)
+  const long = start(opened, { promptIds: Array(60).fill(0), maxTokens: 1, tenant: 'long' })
+  const order: string[] = []
+  void long.done.then(() => order.push('long'))
+  while (runs.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  const short = start(opened, { promptIds: [0, 0], maxTokens: 2, tenant: 'short' })
+  void short.done.then(() => order.push('short'))
+  await Promise.all([long.done, short.done])
+  expect(order).toEqual(['short', 'long'])
+  const mine = runs.findIndex((run) => run.includes(2))
+  expect(runs.slice(0, mine).filter((run) => run[0] === 8).length).toBeLessThanOrEqual(3)
+})
+
+test('a scored prompt runs in chunks whose logits are few, and produces nothing', async () => {
+  const { opened, runs } = open(4, undefined, 64)
+  const promptIds = Array.from({ length: 50 }, (_, at) => at % 5)
+  const { done } = start(opened, { promptIds, maxTokens: 0, logprobs: 1, scorePrompt: true })
+  const { finish, ids, failure } = await done
+  expect([finish, ids, failure]).toEqual(['length', [], undefined])
+  expect(runs).toEqual([[32], [18]])
+})
+
+test('a form that cannot be kept to ends its row, and the batch goes on', async () => {
+  const { opened } = open()
+  const [kept, fine] = await Promise.all([
+    start(opened, { promptIds: [0], maxTokens: 4, constraint: { kind: 'object' } }).done,
+    start(opened, { promptIds: [0], maxTokens: 4 }).done,
+  ])
+  expect(kept.failure).toMatchObject({ code: 'request_invalid', param: 'response_format' })
+  expect(fine.ids).toEqual([1, 2, 3, 4])
+  expect(opened.engine.stats).toMatchObject({ rows: 0, kvUsed: 0 })
 })
 
 test('requests without a slot are overtaken for a while, and not for ever', async () => {

@@ -164,22 +164,50 @@ describe('residency', () => {
 })
 
 describe('queue', () => {
-  test('tenants take turns, and each is served in order', () => {
-    const queue = new Queue<{ tenant: string; name: string }>(10)
-    for (const name of ['x1', 'x2', 'x3', 'y1', 'z1', 'y2']) queue.add({ tenant: name[0]!, name })
-    const served: string[] = []
+  const item = (name: string, cost = 1) => ({ tenant: name[0]!, name, cost })
+  function served(queue: Queue<ReturnType<typeof item>>): string[] {
+    const names: string[] = []
     while (queue.size > 0) {
-      const item = queue.inTurn()[0]!
-      queue.serve(item)
-      served.push(item.name)
+      const next = queue.inTurn()[0]!
+      queue.serve(next)
+      names.push(next.name)
     }
-    expect(served).toEqual(['x1', 'y1', 'z1', 'x2', 'y2', 'x3'])
+    return names
+  }
+
+  test('tenants take turns, and each is served in order', () => {
+    const queue = new Queue<ReturnType<typeof item>>(10)
+    for (const name of ['x1', 'x2', 'x3', 'y1', 'z1', 'y2']) queue.add(item(name))
+    const planned = queue.inTurn().map(({ name }) => name)
+    expect(planned).toEqual(['x1', 'y1', 'z1', 'x2', 'y2', 'x3'])
+    expect(served(queue)).toEqual(planned)
+  })
+
+  test('who asks for ten times the tokens gets a tenth of the turns', () => {
+    const queue = new Queue<ReturnType<typeof item>>(100)
+    for (let at = 0; at < 20; at++) queue.add(item(`x${at}`, 10))
+    for (let at = 0; at < 20; at++) queue.add(item(`y${at}`, 1))
+    const first = served(queue).slice(0, 22)
+    expect(first.filter((name) => name.startsWith('x'))).toEqual(['x0', 'x1'])
+  })
+
+  test('who was away saves up no turns, and who was served keeps the debt', () => {
+    const queue = new Queue<ReturnType<typeof item>>(100)
+    for (const name of ['x1', 'x2', 'x3', 'x4', 'x5']) queue.add(item(name))
+    queue.add(item('y1', 3))
+    for (const expected of ['x1', 'y1', 'x2', 'x3']) {
+      const next = queue.inTurn()[0]!
+      expect(next.name).toBe(expected)
+      queue.serve(next)
+    }
+    for (const name of ['z1', 'z2', 'y2']) queue.add(item(name))
+    expect(queue.inTurn().map(({ name }) => name)).toEqual(['x4', 'z1', 'y2', 'x5', 'z2'])
   })
 
   test('one that gives up changes nobody’s turn', () => {
-    const queue = new Queue<{ tenant: string; name: string }>(3)
-    const items = ['x1', 'x2', 'y1'].map((name) => ({ tenant: name[0]!, name }))
-    for (const item of items) queue.add(item)
+    const queue = new Queue<ReturnType<typeof item>>(3)
+    const items = ['x1', 'x2', 'y1'].map((name) => item(name))
+    for (const one of items) queue.add(one)
     expect(queue.full).toBe(true)
     queue.drop(items[0]!)
     expect(queue.inTurn().map(({ name }) => name)).toEqual(['x2', 'y1'])
@@ -188,9 +216,10 @@ describe('queue', () => {
 })
 
 describe('prefill plan', () => {
+  const row = (left: number, lastPrefill = 0, chunk = Number.POSITIVE_INFINITY) => ({ left, lastPrefill, chunk })
   const plan = (lefts: number[], budget: number): number[] =>
     planPrefill(
-      lefts.map((left) => ({ left })),
+      lefts.map((left) => row(left)),
       budget,
     ).map(({ tokens }) => tokens)
 
@@ -199,5 +228,15 @@ describe('prefill plan', () => {
     expect(plan([30, 31, 32, 30, 30], 128)).toEqual([30, 31, 32, 30])
     expect(plan([10, 100, 5], 128)).toEqual([10])
     expect(plan([], 128)).toEqual([])
+  })
+
+  test('a prompt that has just run a chunk lets the others go first', () => {
+    const rows = [row(1_000, 7), row(900, 3), row(5), row(6)]
+    expect(planPrefill(rows, 128).map(({ tokens }) => tokens)).toEqual([5, 6])
+    expect(planPrefill(rows.slice(0, 2), 128)).toEqual([{ row: rows[1], tokens: 128 }])
+  })
+
+  test('a row’s own bound is kept', () => {
+    expect(planPrefill([row(1_000, 0, 32), row(5)], 128).map(({ tokens }) => tokens)).toEqual([32, 5])
   })
 })

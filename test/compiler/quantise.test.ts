@@ -3,14 +3,18 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { graphFolder, verifyHost } from '../../cli/graph-folder.ts'
+import { parseQuantise } from '../../cli/quantise.ts'
 import { compile } from '../../compiler/compile.ts'
+import { inlineLanes } from '../../compiler/merge/inline-lanes.ts'
 import { fromHalf, toHalf } from '../../compiler/quantise/half.ts'
 import { packZeroPoints, quantiseBlocks } from '../../compiler/quantise/nbits.ts'
 import { magnitudes, NF4, quantiseMagnitudes, quantiseNf4 } from '../../compiler/quantise/nf4.ts'
 import { chooseStorage, type QuantiseOptions } from '../../compiler/quantise/spec.ts'
+import { NOWHERE } from '../../compiler/verify/sources.ts'
 import { verify } from '../../compiler/verify/verify.ts'
 import { score } from '../../gpu-backend/score.ts'
 import { nodeHost, openFolder, stageFolder } from '../../runtime/disk.ts'
+import { wasmLanes } from '../../runtime/wasm-lanes.ts'
 import { temporaryFolder } from '../e2e/running.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -150,6 +154,26 @@ describe('storage', () => {
   })
 })
 
+describe('--quantize', () => {
+  it('int4 is affine unless another grid is asked for; int8 has a plain scale', () => {
+    const grid = (flags: Parameters<typeof parseQuantise>[0]) => {
+      const options = parseQuantise(flags)
+      return options !== undefined && 'grid' in options ? options.grid : undefined
+    }
+    expect(grid({ quantize: 'int4' })).toBe('affine')
+    expect(grid({ quantize: 'int4', symmetric: true })).toBe('symmetric')
+    expect(grid({ quantize: 'int4', asymmetric: true })).toBe('asymmetric')
+    expect(grid({ quantize: 'int8' })).toBe('symmetric')
+    expect(grid({ quantize: 'nf4' })).toBe('symmetric')
+  })
+  it('refuses two grids, and a grid where there is none', () => {
+    expect(() => parseQuantise({ quantize: 'int4', affine: true, symmetric: true })).toThrow(/--symmetric and --affine/)
+    expect(() => parseQuantise({ quantize: 'nf4', symmetric: true })).toThrow(/for int4 and int8/)
+    expect(() => parseQuantise({ quantize: 'int8', affine: true })).toThrow(/--affine is for int4/)
+    expect(() => parseQuantise({ symmetric: true })).toThrow(/--symmetric goes with --quantize/)
+  })
+})
+
 describe('artifacts of the demo base', () => {
   let folder: Awaited<ReturnType<typeof temporaryFolder>>
   beforeAll(async () => {
@@ -188,6 +212,23 @@ describe('artifacts of the demo base', () => {
     expect(manifest.quantisation?.method).toBe(quantise.method)
     const largest = Math.max(...layerErrors.map(({ relativeError }) => relativeError))
     expect(largest).toBeLessThan({ int4: 0.13, int8: 0.01, nf4: 0.12, fp16: 0.001 }[quantise.method])
+  })
+
+  it.each([
+    ['float32', undefined],
+    ['int4', options({ grid: 'affine', keep: ['model.layers.0.mlp.down_proj'], eight: ['model.layers.1.mlp.*'] })],
+    ['int8', options({ method: 'int8', grid: 'asymmetric' })],
+    ['nf4', options({ method: 'nf4', block: 64 })],
+    ['fp16', options({ method: 'fp16' })],
+  ])('%s: the same artifact without lanes, in one and in three', async (_, quantise) => {
+    const adapters = [{ name: 'triage', folder: openFolder(join(DEMO, 'adapters/triage')) }]
+    const target = quantise === undefined ? 'merged' : 'routed'
+    const input = { base: openFolder(join(DEMO, 'base')), adapters, target, ...(quantise && { quantise }) } as const
+    const ids = new Set<string>()
+    for (const lanes of [undefined, inlineLanes, wasmLanes(3)]) {
+      ids.add((await compile(input, NOWHERE, nodeHost, () => {}, lanes)).id)
+    }
+    expect(ids.size).toBe(1)
   })
 
   it.each(['triage', 'dates', 'clauses'])(

@@ -10,6 +10,7 @@ import {
   CapabilityClaims,
   ChatCompletionRequest,
   CompletionRequest,
+  EmbeddingRequest,
   paths,
 } from '../../gpu-backend/contract.ts'
 
@@ -37,6 +38,11 @@ export interface Seen {
 }
 
 const encoder = new TextEncoder()
+
+function schemaOf(path: string) {
+  if (path === paths.embeddings) return EmbeddingRequest
+  return path === paths.chat ? ChatCompletionRequest : CompletionRequest
+}
 
 function ranBy({ adapter }: Capability): string {
   return typeof adapter === 'string' ? adapter : adapter === null ? 'base' : JSON.stringify(adapter)
@@ -96,8 +102,7 @@ export function createFakeBackend() {
       currentDate: new Date(Number(JSON.parse(atob(token.split('.')[1] ?? '')).iat) * 1000),
     })
     const claims = CapabilityClaims.parse(verified.payload)
-    const schema = pathname === paths.chat ? ChatCompletionRequest : CompletionRequest
-    const body = schema.parse(JSON.parse(String(init.body)))
+    const body = schemaOf(pathname).parse(JSON.parse(String(init.body)))
     const signal = init.signal ?? new AbortController().signal
     seen.push({ host, path: pathname, headers, claims, body, signal })
 
@@ -110,7 +115,7 @@ export function createFakeBackend() {
         headers: fault.headers ?? {},
       })
     }
-    if (body.stream !== true) {
+    if (!('stream' in body) || body.stream !== true) {
       if (fault === 'hang-before-first-byte') {
         return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
       }
@@ -120,6 +125,7 @@ export function createFakeBackend() {
           : JSON.stringify({
               model: claims.model,
               choices: [{ index: 0, text: ranBy(claims), message: { content: ranBy(claims) } }],
+              ...(pathname === paths.embeddings ? { data: [{ object: 'embedding', index: 0, embedding: [1] }] } : {}),
               ...(fault === 'no-usage' ? {} : { usage: { prompt_tokens: 7, completion_tokens: 3, total_tokens: 10 } }),
             })
       return new Response(text, { headers: { 'content-type': 'application/json', server: 'internal-host-7' } })

@@ -82,12 +82,54 @@ describe('what the backend gets', () => {
       'accept',
       'authorization',
       'content-type',
+      'traceparent',
       'x-request-id',
     ])
     expect(seen?.headers.get('x-request-id')).toBe(response.headers.get('x-request-id'))
     expect(JSON.stringify([...(seen?.headers ?? [])])).not.toContain(key)
     await response.text()
     await finish()
+  })
+
+  it('continues the trace of the caller with a span of the gateway, or begins one', async () => {
+    const traceId = '4bf92f3577b34da6a3ce929d0e0e4736'
+    const send = async (traceparent: string) => {
+      const { response, finish } = await house.open('/v1/completions', {
+        method: 'POST',
+        headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json', traceparent, tracestate: 'a=b' },
+        body: JSON.stringify({ model: 'red', prompt: 'x' }),
+      })
+      await response.text()
+      await finish()
+      return house.backend.seen.at(-1)?.headers.get('traceparent') ?? ''
+    }
+    const continued = await send(`00-${traceId}-00f067aa0ba902b7-01`)
+    expect(continued).toMatch(new RegExp(`^00-${traceId}-[0-9a-f]{16}-01$`))
+    expect(continued).not.toContain('00f067aa0ba902b7')
+    expect(house.logged().some((line) => line.includes(traceId) && line.includes('"event":"trace"'))).toBe(true)
+    for (const bad of ['', `00-${'0'.repeat(32)}-00f067aa0ba902b7-01`, `01-${traceId}-00f067aa0ba902b7-01`]) {
+      const fresh = await send(bad)
+      expect(fresh).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/)
+      expect(fresh).not.toContain(traceId)
+    }
+  })
+
+  it('holds every field that the contract knows, with its own bounds', async () => {
+    const fields = {
+      prompt: [[1, 2], [3]],
+      n: 2,
+      echo: true,
+      logprobs: 3,
+      max_tokens: 0,
+      presence_penalty: -1,
+      frequency_penalty: 1,
+      logit_bias: { '5': -100 },
+      best_of: 2,
+    }
+    await house.call('POST', '/v1/completions', key, { model: 'red', ...fields })
+    expect(house.backend.seen.at(-1)?.body).toEqual(fields)
+    const refused = await house.ask(key, 'red', { suffix: 'x' })
+    expect([refused.status, refused.json.error.param]).toEqual([400, 'suffix'])
   })
 })
 
@@ -187,6 +229,50 @@ describe('what the caller gets', () => {
     await house.admin('PUT', '/backends/one', { url: 'http://one.test', base: BASE, enabled: false })
     const reply = await house.ask(key, 'red')
     expect([reply.status, reply.json.error.code]).toEqual([503, 'no_backend'])
+  })
+})
+
+describe('embeddings', () => {
+  const embed = (model: string, more: object = {}) =>
+    house.call('POST', '/v1/embeddings', key, { model, input: ['hi', 'there'], ...more })
+
+  it('go the way of every request: authorised, signed, answered, metered', async () => {
+    const reply = await embed('red', { encoding_format: 'base64' })
+    expect([reply.status, reply.json.data]).toEqual([200, [{ object: 'embedding', index: 0, embedding: [1] }]])
+    expect(house.backend.seen[0]).toMatchObject({
+      path: '/v1/embeddings',
+      claims: { act: 'infer', tenant: 'acme', base: BASE, adapter: digest('1'), model: 'red' },
+      body: { input: ['hi', 'there'], encoding_format: 'base64' },
+    })
+    expect(await usageOf(reply.headers.get('x-request-id'))).toMatchObject({
+      status: 'settled',
+      model: 'red',
+      promptTokens: 7,
+      completionTokens: 0,
+      grantId: 'red',
+    })
+  })
+
+  it('of a model that is not granted are those of one that does not exist', async () => {
+    const [forbidden, unknown] = [await embed('blue'), await embed('no-such')]
+    expect([forbidden.status, forbidden.text]).toEqual([404, unknown.text])
+    expect(house.backend.seen).toHaveLength(0)
+  })
+
+  it.each([
+    [{ input: [] }, 'input'],
+    [{ input: 3 }, 'input'],
+    [{ stream: true }, 'stream'],
+    [{ adapter: digest('2') }, 'adapter'],
+  ])('with %j are refused by name', async (more, field) => {
+    const reply = await embed('red', more)
+    expect([reply.status, reply.json.error.param]).toEqual([400, field])
+  })
+
+  it('are settled without a count where the backend gives none', async () => {
+    house.backend.fail('one.test', 'no-usage')
+    const reply = await embed('red')
+    expect(await usageOf(reply.headers.get('x-request-id'))).toMatchObject({ status: 'settled', promptTokens: null })
   })
 })
 

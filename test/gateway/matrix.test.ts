@@ -55,6 +55,8 @@ const LINES: Readonly<Record<string, Line>> = {
   'GET /v1/models': { plane: 'user', answer: 200 },
   'GET /v1/models/:model': { plane: 'user', answer: 200, ungranted: 404 },
   'POST /v1/chat/completions': { plane: 'user', answer: 200, ungranted: 404, body: chat },
+  // The model is no encoder, so the backend of this house would refuse; what it answers is passed on.
+  'POST /v1/embeddings': { plane: 'user', answer: 200, ungranted: 404, body: { model: 'red', input: 'hi' } },
   'POST /v1/completions': { plane: 'user', answer: 200, ungranted: 404, body: infer },
   'GET /admin/tenants': { plane: 'admin', answer: 200 },
   'PUT /admin/tenants/:tenant': { plane: 'admin', answer: 200, body: { maxTokens: 64 } },

@@ -48,6 +48,18 @@ describe('compile and merge', () => {
     expect(existsSync(join(at('unverified'), 'verification.json'))).toBe(false)
   })
 
+  it('hash and run nothing with --verify files, which the figures say', async () => {
+    const args = ['--base', base, '--adapter', `a=${a}`, '--adapter', `b=${b}`, '--quantize', 'int4', '--block', '16']
+    const { code, stdout, stderr } = await sidepath(['compile', ...args, '--verify', 'files', '--out', at('hashed')])
+    expect(code, stderr).toBe(0)
+    expect(stdout).toMatch(/not measured: the graphs were not run/)
+    expect(stdout).toMatch(/files hashed; the graphs were not run, as asked/)
+    const figures: Verification = JSON.parse(await readFile(join(at('hashed'), 'verification.json'), 'utf8'))
+    expect(figures).toMatchObject({ ok: true, comparisons: [], notes: [expect.stringContaining('were not run')] })
+    const { code: whole } = await sidepath(['verify', at('hashed'), '--base', base])
+    expect(whole).toBe(0)
+  })
+
   it('emit nothing where the verification fails, and what was made where it is switched off', async () => {
     await cp(b, at('untrained'), { recursive: true })
     const path = join(at('untrained'), 'adapter_model.safetensors')
