@@ -9,11 +9,21 @@ export interface Tensor {
   readonly dims: readonly number[]
 }
 
+/** Of a type that its array does not tell; `data` of float16 are the bits. */
+export interface TypedTensor {
+  readonly type: 'float32' | 'float16' | 'int64' | 'int32' | 'bool'
+  readonly data: TensorData | Uint16Array | Int32Array | Uint8Array
+  readonly dims: readonly number[]
+}
+
 export interface Session {
   readonly inputs: readonly string[]
   readonly outputs: readonly string[]
   /** Runs once. Feeds are used in place, without a copy; results are fresh arrays. */
-  run(feeds: Readonly<Record<string, Tensor>>, outputs?: readonly string[]): Promise<Record<string, Tensor>>
+  run(
+    feeds: Readonly<Record<string, Tensor | TypedTensor>>,
+    outputs?: readonly string[],
+  ): Promise<Record<string, Tensor>>
   release(): Promise<void>
 }
 
@@ -54,7 +64,8 @@ export async function openSession(path: string, options: SessionOptions = {}): P
   }
 }
 
-function toOrt(tensor: Tensor): ort.Tensor {
+function toOrt(tensor: Tensor | TypedTensor): ort.Tensor {
+  if ('type' in tensor) return new ort.Tensor(tensor.type, tensor.data as ort.Tensor.DataType, tensor.dims)
   return tensor.data instanceof Float32Array
     ? new ort.Tensor('float32', tensor.data, tensor.dims)
     : new ort.Tensor('int64', tensor.data, tensor.dims)
