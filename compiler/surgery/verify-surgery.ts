@@ -1,12 +1,13 @@
 // Runs what surgery made beside the original: without an adapter it must give the same, bit for bit; with one, what the
 // original gives with the whole delta beside each linear (dense-form.ts), within what the types and sizes leave room for.
 //
-//   error ≤ (M + E) · ( 32·(u·√N + v·√L) + 4·2⁻⁸·√L₈ + 4·e·√L )        per output of the graph
+//   error ≤ (M + E) · ( 32·u·(√N + √L) + 4·(h·√5L + 2⁻⁸·√L₈ + e·√L) )        per output of the graph
 //
-// M is the largest |value| of the output, E the most that the adapter moves it. u: unit roundoff of what the linears compute
-// in; v: of float32, in which weights are merged; N: twice the lengths of the sums of all linears, as the rest of a layer is
-// no longer; L: linears; L₈: those whose operator may round activations to 8 bits; e: the largest rounding of a merge into
-// codes. 32 and 4 are the factors of verify/bounds.ts, with its reasons.
+// M is the largest |value| of the output, E the most that the adapter moves it. u: unit roundoff of float32, in which sums
+// are taken and weights merged; N: twice the lengths of the sums of all linears, as the rest of a layer is no longer; L:
+// linears; h: unit roundoff of float16 or bfloat16, where values are rounded to those between operators; L₈: linears whose
+// operator may round activations to 8 bits; e: the largest rounding of a merge into codes. 32 and 4 are the factors of
+// verify/bounds.ts, with its reasons.
 import type { WeightedAdapter } from '../adapter/read-all.ts'
 import { type AdapterEntry, graphNames, type Linear, type Manifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
@@ -30,7 +31,9 @@ const SEED = 1
 const AMPLIFICATION = 32
 const ROUNDING_AMPLIFICATION = 4
 const ACTIVATION_ROUNDOFF = 2 ** -8
-const UNIT_ROUNDOFF: Readonly<Record<string, number>> = { float16: 2 ** -11, bfloat16: 2 ** -8 }
+const SHORT_ROUNDOFF: Readonly<Record<string, number>> = { float16: 2 ** -11, bfloat16: 2 ** -8 }
+/** Results that are rounded for each linear: its own, the path's sum, a norm, an activation or a product, a residual. */
+const VALUES_A_LINEAR = 5
 const FLOAT32_ROUNDOFF = 2 ** -24
 
 /** One form against another on one file, over all probes. */
@@ -322,14 +325,15 @@ function roomOf({ operated, all, sites }: FileRun, { adapters }: Subject): numbe
   const nodes = [...new Map(all.map((site) => [site.node, site])).values()]
   const rank = Math.max(...adapters.flatMap(({ modules }) => modules.map(({ r }) => r)))
   const sums = 2 * nodes.reduce((total, site) => total + site.in + rank, 0)
-  const unit = Math.max(FLOAT32_ROUNDOFF, ...sites.map(({ type }) => UNIT_ROUNDOFF[type] ?? FLOAT32_ROUNDOFF))
+  const unit = Math.max(0, ...sites.map(({ type }) => SHORT_ROUNDOFF[type] ?? 0))
   const rounds = nodes.filter(({ codec }) => {
     if (codec?.op === 'DequantizeLinear') return true
     return codec?.op === 'MatMulNBits' && (codec.ints.get('bits') === 8 || codec.ints.get('accuracy_level') === 4)
   })
-  const floats = unit * Math.sqrt(sums) + FLOAT32_ROUNDOFF * Math.sqrt(nodes.length)
+  const floats = FLOAT32_ROUNDOFF * (Math.sqrt(sums) + Math.sqrt(nodes.length))
+  const values = unit * Math.sqrt(VALUES_A_LINEAR * nodes.length)
   const codes = ACTIVATION_ROUNDOFF * Math.sqrt(rounds.length) + operated.rounding * Math.sqrt(nodes.length)
-  return AMPLIFICATION * floats + ROUNDING_AMPLIFICATION * codes
+  return AMPLIFICATION * floats + ROUNDING_AMPLIFICATION * (values + codes)
 }
 
 function problemOf({ file, subject, form, against, output, maxError, bound, effect, ok }: SurgeryCheck): string[] {

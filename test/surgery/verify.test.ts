@@ -100,6 +100,21 @@ describe.each(CODES)('%s', (name) => {
   )
 })
 
+describe('optimum-llama-fp16', () => {
+  it.each(['routed', 'stacked'] as const)('%s agrees with its sources, in halves', async (target) => {
+    const { checks, notes } = await verified(
+      { 'model.onnx': exporters('optimum-llama-fp16') },
+      target,
+      openFolder(join(EXPORTERS, 'whole')),
+    )
+    expect(notes).toEqual([])
+    const [plain, tuned] = checks
+    expect(plain).toMatchObject({ against: 'original', maxError: 0, bound: 0 })
+    expect(tuned?.maxError).toBeLessThan(tuned?.bound ?? 0)
+    expect(tuned?.effect).toBeGreaterThan(10 * (tuned?.bound ?? 0))
+  })
+})
+
 describe('what disagrees is refused, and what was compared is said', () => {
   const files = { 'torchscript.onnx': exported('torchscript.onnx') }
 
