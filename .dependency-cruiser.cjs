@@ -15,7 +15,7 @@ module.exports = {
       name: 'only-runtime-knows-onnxruntime',
       severity: 'error',
       from: { pathNot: '^(runtime|test|bench)/' },
-      to: { path: 'node_modules/onnxruntime-' },
+      to: { path: 'node_modules/(onnxruntime-|webgpu/)' },
     },
     {
       name: 'contracts-import-their-schema-library-only',
@@ -41,7 +41,7 @@ module.exports = {
     ),
     only(
       'runtime',
-      ['node_modules/onnxruntime-', '^(fs|path|crypto|os|stream|buffer|url|worker_threads)', '^node:'],
+      ['node_modules/(onnxruntime-|webgpu/)', '^(fs|path|crypto|os|stream|buffer|url|module|worker_threads)', '^node:'],
       'What the platform gives: ONNX Runtime and files.',
     ),
     only(
@@ -64,6 +64,13 @@ module.exports = {
       severity: 'error',
       from: { path: '^gpu-backend/' },
       to: { path: '^(gateway|trainer|cli|console|test)/' },
+    },
+    {
+      name: 'a-page-has-no-node',
+      comment: 'What runs in a page reaches nothing of Node, by whatever way.',
+      severity: 'error',
+      from: { path: '^gpu-backend/browser/' },
+      to: { path: '^(node:|fs|path|crypto|os|stream|buffer|url|module|worker_threads|timers)', reachable: true },
     },
     {
       name: 'nothing-imports-cli-or-test',

@@ -72,7 +72,8 @@ async function open(target: 'routed' | 'merged', names: readonly string[]): Prom
 /** Three adapters in eight slots: each slot is memory of its own, which is what a step has to read. */
 async function fillSlots({ manifest, bank }: OpenModel): Promise<void> {
   const read = adapterReader(manifest, bank!.rank, [join(scratch, 'routed', 'adapters')])
-  for (let slot = 1; slot <= 8; slot++) bank!.write(slot, await read(manifest.adapters[slot % NAMES.length]!.digest))
+  for (let slot = 1; slot <= 8; slot++)
+    bank!.write(slot, bank!.prepare(await read(manifest.adapters[slot % NAMES.length]!.digest)))
 }
 
 async function prepare({ model }: OpenModel, count: number, variant: Case['variant']): Promise<Case> {

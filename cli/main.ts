@@ -1,5 +1,6 @@
 // The command line: one thin shell per verb. Each verb's module is loaded only when it runs.
 import { Command, InvalidArgumentError, Option } from 'commander'
+import { PROVIDER_CHOICES } from '../gpu-backend/engine/provider-choice.ts'
 import packageJson from '../package.json' with { type: 'json' }
 import { fail } from './fail.ts'
 
@@ -40,6 +41,11 @@ function program(): Command {
     .option('--port <port>', 'port of the gateway', parsePort, 8787)
     .option('--backend-port <port>', 'port of the inference backend', parsePort, 8788)
     .option('--data-dir <folder>', 'where the database, artifacts and secrets are kept', '.sidepath')
+    .addOption(
+      new Option('--provider <name>', 'what runs the model; auto takes a GPU where there is one')
+        .choices(PROVIDER_CHOICES)
+        .default('cpu'),
+    )
     .action(async (options) => (await import('./up/up.ts')).up(options))
 
   sidepath

@@ -1,5 +1,5 @@
 // Before a graph of an artifact is run: its weights lie in files that the manifest lists, and nowhere else.
-import type { AnyManifest } from './contract.ts'
+import { type AnyManifest, graphFiles } from './contract.ts'
 import { inputError, Problems, quote } from './errors.ts'
 import type { Folder } from './host.ts'
 import { MAX_ONNX_BYTES, readOnnx } from './onnx/read.ts'
@@ -13,7 +13,7 @@ import { withFile } from './read-file.ts'
 export async function checkGraphs(folder: Folder, { graphs, files }: AnyManifest): Promise<void> {
   const sizes = new Map(files.map(({ path, bytes }) => [path, bytes]))
   const problems = new Problems()
-  for (const path of new Set(Object.values(graphs))) {
+  for (const path of graphFiles({ graphs })) {
     for (const [location, end] of await readEnds(folder, path)) {
       const bytes = sizes.get(location)
       if (bytes !== undefined && end <= bytes) continue

@@ -60,6 +60,7 @@ const optionsOf = (quantise: CompileInput['quantise']): QuantiseOptions | undefi
 
 const MODEL_FILE = 'model.onnx'
 const ENGINE_FILE = 'engine.onnx'
+const BASE_FILE = 'engine-base.onnx'
 /** Copied byte for byte where the base has them. */
 const COPIED_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'generation_config.json']
 
@@ -128,6 +129,7 @@ async function compileOpened(
   files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten, lanes, quantising))
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
+  if (graphs.base !== undefined) files.push(await writeFile(out, BASE_FILE, encodeModel(graphs.base), host))
   const { entries, files: adapterFiles } = await writeAdapters(encoded, target, out, host)
   files.push(...adapterFiles)
   for (const path of COPIED_FILES) files.push(...(await copyFile(base, path, out, host)))
@@ -147,7 +149,7 @@ async function compileOpened(
     adapters: entries,
     bank,
     ...(stack.length === 0 ? {} : { stack }),
-    graphs: { model: MODEL_FILE, engine: ENGINE_FILE },
+    graphs: { model: MODEL_FILE, engine: ENGINE_FILE, ...(graphs.base && { base: BASE_FILE }) },
     coverage: adapters.flatMap(coverageOf),
     files,
   } satisfies Manifest)

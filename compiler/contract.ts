@@ -114,6 +114,8 @@ export const ManifestSchema = z.strictObject({
     model: z.string(),
     /** The form that the backend runs: the KV cache is an input only. Shares the weights of `model`. */
     engine: z.string(),
+    /** That form without low-rank paths, for steps of base rows alone; `routed` only. */
+    base: z.string().optional(),
   }),
   coverage: z.array(CoverageSchema),
   /** Every other file of the artifact. */
@@ -163,6 +165,11 @@ export type AnyManifest = Manifest | EncoderManifest
 /** What a compiled adapter is read against: of a decoder's manifest or an encoder's. */
 export type LowRankManifest = Pick<AnyManifest, 'bank' | 'stack'> & { readonly base: Pick<Manifest['base'], 'digest'> }
 
+/** Paths of an artifact's graphs, each once. */
+export const graphFiles = ({ graphs }: Pick<AnyManifest, 'graphs'>): string[] => [
+  ...new Set(Object.values(graphs).filter((path) => path !== undefined)),
+]
+
 export const isEncoder = (manifest: AnyManifest): manifest is EncoderManifest => 'task' in manifest
 
 /** Names of graph inputs and outputs. Shapes: docs/artifact-format.md. */
@@ -182,6 +189,9 @@ export const graphNames = {
   stackA: (module: string) => `${module}.lora_A.weight`,
   stackB: (module: string) => `${module}.lora_B.weight`,
   // Engine form only.
+  /** Of the site, which is known by its first linear's module. */
+  pathA: (module: string) => `path.${module}.lora_A`,
+  pathB: (module: string) => `path.${module}.lora_B`,
   pastLengths: 'past_lengths',
   logitIndices: 'logit_indices',
   cacheKey: (layer: number) => `cache.${layer}.key`,

@@ -3,6 +3,7 @@ import { canonicalJson } from './canonical-json.ts'
 import {
   type AnyManifest,
   EncoderManifestSchema,
+  graphFiles,
   isEncoder,
   MANIFEST_FILE,
   type Manifest,
@@ -88,8 +89,14 @@ function parseManifest(bytes: Uint8Array, name: string): AnyManifest {
     )
   }
   const listed = new Set(manifest.files.map(({ path }) => path))
-  const needed = [...Object.values(manifest.graphs), ...manifest.adapters.flatMap(({ file }) => file ?? [])]
+  const needed = [...graphFiles(manifest), ...manifest.adapters.flatMap(({ file }) => file ?? [])]
   const problems = new Problems()
+  if (manifest.target === 'routed' && !isEncoder(manifest) && manifest.graphs.base === undefined) {
+    problems.add(
+      'artifact-invalid',
+      `${name}: an older sidepath compiled it, with one graph for rows of the base and of adapters; compile the artifact again`,
+    )
+  }
   for (const path of needed.filter((path) => !listed.has(path))) {
     problems.add('artifact-invalid', `${name}: ${quote(path)} is used but not listed under files`)
   }

@@ -46,7 +46,8 @@ export async function score({ artifact, adapter, input, threads = 0 }: ScoreOpti
     if (adapter !== undefined) {
       const digest = digestOf(manifest, adapter)
       if (bank === undefined) throw unsuitable(`has no adapter slots; score it without an adapter`)
-      bank.write(SLOT, await adapterReader(manifest, bank.rank, [join(artifact, 'adapters')])(digest))
+      const read = adapterReader(manifest, bank.rank, [join(artifact, 'adapters')])
+      bank.write(SLOT, bank.prepare(await read(digest)))
     }
     const text = await openText(folder)
     if ('text' in input && text === undefined) throw unsuitable('has no tokenizer; score token ids')

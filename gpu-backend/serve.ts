@@ -33,7 +33,12 @@ export interface ServeOptions extends Partial<Omit<EngineConfig, 'artifact'>> {
 
 export interface Backend {
   readonly url: string
-  readonly ready: { readonly base: string; readonly slots: number; readonly maxPositions: number }
+  readonly ready: {
+    readonly base: string
+    readonly slots: number
+    readonly maxPositions: number
+    readonly provider: string
+  }
   /** Takes no new work, lets running requests finish for a while, aborts the rest. */
   close(): Promise<void>
 }
@@ -62,7 +67,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     throw error
   })
   let draining = false
-  const { base, slots, maxPositions } = engine.info
+  const { base, slots, maxPositions, provider } = engine.info
   const verify = capabilityVerifier(secret, base)
   const source = {
     base,
@@ -94,7 +99,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     throw error
   }
   const { port: bound } = server.address() as AddressInfo
-  log({ event: 'listening', host, port: bound, base, slots })
+  log({ event: 'listening', host, port: bound, base, slots, provider })
 
   /** It goes on listening, so that who comes is told to go elsewhere, until the last answer is out. */
   async function shutDown(): Promise<void> {
@@ -115,7 +120,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
   let closing: Promise<void> | undefined
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
-    ready: { base, slots, maxPositions },
+    ready: { base, slots, maxPositions, provider },
     close: () => (closing ??= shutDown()),
   }
 }

@@ -4,6 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import type { Progress } from '../compiler/compile.ts'
 import { compileAny } from '../compiler/compile-any.ts'
 import { nodeHost, stageFolder } from '../runtime/disk.ts'
+import { wasmLanes } from '../runtime/wasm-lanes.ts'
 import { blobFolder } from './blob-folder.ts'
 import { boundedFolder } from './bounded-folder.ts'
 import { faultFields } from './errors.ts'
@@ -37,7 +38,7 @@ try {
     })),
     target: recipe.target,
   }
-  const result = await compileAny(input, boundedFolder(staged, maxBytes), nodeHost, report)
+  const result = await compileAny(input, boundedFolder(staged, maxBytes), nodeHost, report, wasmLanes())
   post({ kind: 'done', artifact: result.id, staged: staged.path })
 } catch (error) {
   const failure = toFailure(error)

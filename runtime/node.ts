@@ -1,13 +1,13 @@
-// ONNX Runtime on Node (native, CPU). `session.run` blocks the calling thread for the whole step and copies every
-// output, so whoever serves requests keeps sessions in a worker thread and large tensors out of the outputs.
+// ONNX Runtime on Node (native: CPU, and CUDA where it is installed). `session.run` blocks the calling thread for the
+// whole step and copies every output, so whoever serves requests keeps sessions in a worker thread and large tensors out
+// of the outputs.
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
 import * as ort from 'onnxruntime-node'
+import type { Session, Tensor, TensorData } from './session.ts'
 
-export type TensorData = Float32Array | BigInt64Array
-
-export interface Tensor {
-  readonly data: TensorData
-  readonly dims: readonly number[]
-}
+export type { Session, Tensor } from './session.ts'
 
 /** Of a type that its array does not tell; `data` of float16 are the bits. */
 export interface TypedTensor {
@@ -16,26 +16,34 @@ export interface TypedTensor {
   readonly dims: readonly number[]
 }
 
-export interface Session {
-  readonly inputs: readonly string[]
-  readonly outputs: readonly string[]
-  /** Runs once. Feeds are used in place, without a copy; results are fresh arrays. */
+export interface NodeSession extends Session {
   run(
     feeds: Readonly<Record<string, Tensor | TypedTensor>>,
     outputs?: readonly string[],
   ): Promise<Record<string, Tensor>>
-  release(): Promise<void>
 }
 
 export interface SessionOptions {
   /** Threads of the matrix kernels; 0 lets ONNX Runtime take one per core. */
   readonly threads?: number
+  /** Where the operators run; what one of them cannot run, the CPU does. */
+  readonly provider?: 'cpu' | 'cuda'
+}
+
+/** True where ONNX Runtime's CUDA binaries are installed: it lists CUDA also where only its loader is. */
+export function hasCuda(): boolean {
+  const cuda = ort.listSupportedBackends().find(({ name }) => name === 'cuda')
+  if (cuda === undefined || cuda.bundled) return cuda !== undefined
+  const main = createRequire(import.meta.url).resolve('onnxruntime-node')
+  const folder = join(main, '..', '..', 'bin', 'napi-v6', process.platform, process.arch)
+  const file = process.platform === 'win32' ? 'onnxruntime_providers_cuda.dll' : 'libonnxruntime_providers_cuda.so'
+  return existsSync(join(folder, file))
 }
 
 /** Opens a graph file; its external data is read from the same folder. */
-export async function openSession(path: string, options: SessionOptions = {}): Promise<Session> {
+export async function openSession(path: string, options: SessionOptions = {}): Promise<NodeSession> {
   const session = await ort.InferenceSession.create(path, {
-    executionProviders: ['cpu'],
+    executionProviders: options.provider === 'cuda' ? ['cuda', 'cpu'] : ['cpu'],
     intraOpNumThreads: options.threads ?? 0,
     interOpNumThreads: 1,
     executionMode: 'sequential',
@@ -64,7 +72,19 @@ export async function openSession(path: string, options: SessionOptions = {}): P
   }
 }
 
+/** A wrapped input costs about a microsecond, and there are hundreds that are the same objects at every step. */
+const wrapped = new WeakMap<Tensor | TypedTensor, ort.Tensor>()
+
 function toOrt(tensor: Tensor | TypedTensor): ort.Tensor {
+  let known = wrapped.get(tensor)
+  if (known === undefined) {
+    known = wrap(tensor)
+    wrapped.set(tensor, known)
+  }
+  return known
+}
+
+function wrap(tensor: Tensor | TypedTensor): ort.Tensor {
   if ('type' in tensor) return new ort.Tensor(tensor.type, tensor.data as ort.Tensor.DataType, tensor.dims)
   return tensor.data instanceof Float32Array
     ? new ort.Tensor('float32', tensor.data, tensor.dims)

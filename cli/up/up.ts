@@ -1,5 +1,6 @@
 // `sidepath up`: the whole system on this machine, with the demo in it. Started again, it goes on where it was.
 import { createWriteStream } from 'node:fs'
+import type { ProviderChoice } from '../../gpu-backend/engine/provider-choice.ts'
 import { serve } from '../../gpu-backend/serve.ts'
 import { openDataFolder } from './data-folder.ts'
 import { demoArtifact } from './demo-artifact.ts'
@@ -13,6 +14,7 @@ export interface UpOptions {
   readonly port: number
   readonly backendPort: number
   readonly dataDir: string
+  readonly provider: ProviderChoice
 }
 
 /** Resolves when everything is ready; the process then lives until SIGINT or SIGTERM. */
@@ -32,6 +34,7 @@ export async function up(options: UpOptions): Promise<void> {
       artifact: artifact.path,
       secret: secrets.capabilitySecret,
       port: options.backendPort,
+      provider: options.provider,
       // A mix of all of them fits a slot.
       bankRank: artifact.manifest.adapters.reduce((sum, { r }) => sum + r, 0),
       log: (event) => log(JSON.stringify({ tier: 'gpu-backend', time: new Date().toISOString(), ...event })),
@@ -40,7 +43,7 @@ export async function up(options: UpOptions): Promise<void> {
     const gateway = await startGateway({ port: options.port, secrets, persistTo: folder.join('d1'), log })
     await shutdown.opened(gateway.close)
     const demo = await seedDemo({ folder, gateway, secrets, backendUrl: backend.url, manifest: artifact.manifest })
-    say(`backend on ${backend.url} (onnxruntime-node, CPU); logs in ${logFile}`)
+    say(`backend on ${backend.url} (${backend.ready.provider}); logs in ${logFile}`)
     process.stdout.write(welcome(demo, folder.join('demo.json')))
   } catch (error) {
     // After a signal, whatever was under way fails because things close under it; that is no fault.

@@ -5,6 +5,7 @@ import type { GraphBuilder } from './builder.ts'
 import type { Form } from './form.ts'
 import { writeLinear } from './linear.ts'
 import { writeNorm } from './norm.ts'
+import type { Rows } from './rows.ts'
 import type { Turn } from './turn.ts'
 
 /** o(attend(turn(q(x)), turn(k(x)), v(x))), with q and k normed where the layout says so. */
@@ -25,6 +26,7 @@ export function writeAttention(
     builder,
     config,
     layer,
+    form.rows,
     layout.qkv.map((name) => linear(name, input)),
   )
   const turned = writeTurned(builder, config, at, q, turn)
@@ -32,15 +34,12 @@ export function writeAttention(
   const [queries, keys] = builder.split(`${at}.apart`, [perHead, builder.ints(heads, kvHeads)], 1)
 
   const folded = builder.node('Reshape', `${at}.q`, [queries, builder.ints(0, kvHeads, -1, headDim)])
-  const apart = builder.node('Reshape', `${at}.v.apart`, [v, builder.ints(0, 0, kvHeads, headDim)])
+  const apart = form.rows.apart(`${at}.v.apart`, v, kvHeads)
   const values = builder.node('Transpose', `${at}.v.heads`, [apart], { perm: [0, 2, 1, 3] })
   const context = form.attend(layer, { q: folded, k: keys, v: values })
   const unfolded = builder.node('Reshape', `${at}.context.heads`, [context, builder.ints(0, heads, -1, headDim)])
   const perToken = builder.node('Transpose', `${at}.context.tokens`, [unfolded], { perm: [0, 2, 1, 3] })
-  return linear(
-    layout.o,
-    builder.node('Reshape', `${at}.context.flat`, [perToken, builder.ints(0, 0, heads * headDim)]),
-  )
+  return linear(layout.o, form.rows.flat(`${at}.context.flat`, perToken, heads))
 }
 
 /** Queries and keys together, [B, S, heads + kvHeads, D], and the values, [B, S, kvHeads·D]. */
@@ -48,28 +47,28 @@ function writeQueriesAndKeys(
   builder: GraphBuilder,
   config: Decoder,
   layer: number,
+  rows: Rows,
   parts: readonly string[],
 ): [string, string] {
   const { heads, kvHeads, headDim } = config.architecture
   const { qkNorm, ...layout } = layoutOf(config.architecture)
   const at = `layers.${layer}.attn`
-  const shape = (count: number) => builder.ints(0, 0, count, headDim)
   const [q = '', k, v] = parts
   if (k === undefined || v === undefined) {
     const sizes = builder.ints((heads + kvHeads) * headDim, kvHeads * headDim)
     const [joined, values] = builder.split(`${at}.qkv`, [q, sizes], -1)
-    return [builder.node('Reshape', `${at}.qk.apart`, [joined, shape(heads + kvHeads)]), values]
+    return [rows.apart(`${at}.qk.apart`, joined, heads + kvHeads), values]
   }
   const norm = (name: 'q' | 'k', x: string) =>
     writeNorm(builder, config, `${at}.${name}_norm`, `${layout.layer(layer)}.self_attn.${name}_norm`, x)
   if (qkNorm === 'head') {
-    const queries = norm('q', builder.node('Reshape', `${at}.q.apart`, [q, shape(heads)]))
-    const keys = norm('k', builder.node('Reshape', `${at}.k.apart`, [k, shape(kvHeads)]))
+    const queries = norm('q', rows.apart(`${at}.q.apart`, q, heads))
+    const keys = norm('k', rows.apart(`${at}.k.apart`, k, kvHeads))
     return [builder.node('Concat', `${at}.qk`, [queries, keys], { axis: 2 }), v]
   }
   const pair = qkNorm === 'width' ? [norm('q', q), norm('k', k)] : [q, k]
   const joined = builder.node('Concat', `${at}.qk`, pair, { axis: -1 })
-  return [builder.node('Reshape', `${at}.qk.apart`, [joined, shape(heads + kvHeads)]), v]
+  return [rows.apart(`${at}.qk.apart`, joined, heads + kvHeads), v]
 }
 
 /**

@@ -37,6 +37,7 @@ export function buildDecoder(
     })
     hidden = builder.node('Add', 'embed.placed', [hidden, learned])
   }
+  hidden = form.rows.enter(hidden)
   const norm = (at: string, layer: number, which: string | undefined, x: string) =>
     which === undefined ? x : writeNorm(builder, config, at, `${layout.layer(layer)}.${which}`, x)
   for (let layer = 0; layer < architecture.layers; layer += 1) {

@@ -1,6 +1,7 @@
 // What a form of the graph decides: how it keeps its past, and which logits it gives.
 import type { Decoder } from '../checkpoint/decoder.ts'
 import type { GraphBuilder } from './builder.ts'
+import type { Rows } from './rows.ts'
 
 /** One layer's values after the rotary embedding. B rows, S tokens, H KV heads, G query heads a KV head, D head size. */
 export interface Projections {
@@ -14,6 +15,7 @@ export interface Projections {
 
 /** How a form of the graph keeps its past and which logits it gives. */
 export interface Form {
+  readonly rows: Rows
   /** [B, H, G·S, D]: softmax(q·Kᵀ)·V over past and new tokens. */
   attend(layer: number, projections: Projections): string
   /** Hidden states [B, S, hidden] → [n, hidden], those whose logits are wanted. */

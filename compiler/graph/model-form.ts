@@ -2,6 +2,7 @@
 import { graphNames } from '../contract.ts'
 import type { Form, MakeForm } from './form.ts'
 import { masksByLayer, repeatForGroup, writeRange, writeSize, writeSoftmax } from './mask.ts'
+import { rowsApart } from './rows.ts'
 
 export const makeModelForm: MakeForm = (builder, config): Form => {
   const { layers, kvHeads, headDim, hiddenSize, vocabSize } = config.architecture
@@ -34,6 +35,7 @@ export const makeModelForm: MakeForm = (builder, config): Form => {
   })
 
   return {
+    rows: rowsApart(builder, headDim),
     attend(layer, { q, k, v }) {
       const at = `layers.${layer}.attn`
       const before = pasts[layer] as { key: string; value: string }

@@ -6,7 +6,7 @@ import type { Probe } from './probes.ts'
 import { runEngine } from './run-engine.ts'
 import { runModel } from './run-model.ts'
 import type { GraphFolder, GraphSession } from './session.ts'
-import type { SidePath } from './side-path.ts'
+import { PLAIN, type SidePath } from './side-path.ts'
 
 /** Of one row of the batch: per probe, the logits of all positions. */
 export type Logits = readonly Float32Array[]
@@ -50,6 +50,23 @@ export class Graphs {
       for (const [row, logits] of engine.entries()) outputs.engine[row]?.push(logits)
     }
     return outputs
+  }
+}
+
+/** Per probe, the logits of the graph at `path`, which has the engine's form and no low-rank path. */
+export async function runBase(
+  place: GraphFolder,
+  { base }: Manifest,
+  path: string,
+  probes: readonly Probe[],
+): Promise<Logits> {
+  const session = await openGraph(place, path)
+  try {
+    const logits: Float32Array[] = []
+    for (const probe of probes) logits.push(...(await runEngine(session, base.architecture, probe, PLAIN)))
+    return logits
+  } finally {
+    await session.release()
   }
 }
 

@@ -1,9 +1,9 @@
 // Routed and stacked artifacts: the low-rank path of each adapter against its merged form, on both graphs.
 import type { Manifest } from '../contract.ts'
-import { Graphs, KINDS, type Outputs, tallyOf } from './graphs.ts'
+import { Graphs, KINDS, type Outputs, runBase, tallyOf } from './graphs.ts'
 import { writePlainForm } from './plain-form.ts'
 import { compareDequantised } from './quantised.ts'
-import { bankOf, type SidePath, stackOf } from './side-path.ts'
+import { routedOf, type SidePath, stackOf } from './side-path.ts'
 import { deltasOf, loadSubject, type Subject, wholeStack } from './subjects.ts'
 import { type Task, withScratch } from './task.ts'
 
@@ -17,6 +17,12 @@ export async function verifyLowRank(task: Task): Promise<void> {
     const base = await graphs.run(probes, baseSide(manifest))
     const names = { subject: 'base', form: 'base', against: manifest.graphs.model, graph: manifest.graphs.engine }
     findings.compared(names, { rank: 1, change: 0 }, tallyOf(base.engine[0], base.model[0], manifest))
+    const { base: baseGraph, model } = manifest.graphs
+    if (baseGraph !== undefined) {
+      const logits = await runBase(artifact, manifest, baseGraph, probes)
+      const plain = { subject: 'base', form: 'base', against: model, graph: baseGraph }
+      findings.compared(plain, { rank: 1, change: 0 }, tallyOf(logits, base.model[0], manifest))
+    }
     if (manifest.quantisation !== undefined) await compareDequantised(task, base, 'base', baseSide(manifest))
     for (let at = 0; at < manifest.adapters.length; at += BATCH_ADAPTERS) {
       const subjects: Subject[] = []
@@ -32,7 +38,7 @@ export async function verifyLowRank(task: Task): Promise<void> {
 }
 
 function baseSide(manifest: Manifest): SidePath {
-  return manifest.target === 'stacked' ? stackOf(manifest, new Map()) : bankOf(manifest, [])
+  return manifest.target === 'stacked' ? stackOf(manifest, new Map()) : routedOf(manifest, [])
 }
 
 async function verifySubjects(task: Task, graphs: Graphs, base: Outputs, subjects: readonly Subject[]): Promise<void> {
@@ -69,7 +75,7 @@ async function runSubjects(
     }
     return runs
   }
-  const side = bankOf(
+  const side = routedOf(
     manifest,
     subjects.map(({ modules }) => modules),
   )

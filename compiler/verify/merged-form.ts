@@ -3,7 +3,7 @@
 //   W'ᵀ[i, o] = round32( Wᵀ[i, o] + Σ scale·Σₖ A[i, k]·B[k, o] )     in double
 //
 // On purpose this shares no arithmetic with the `merged` target: each is a check of the other.
-import type { AnyManifest } from '../contract.ts'
+import { type AnyManifest, graphFiles } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
 import { linearNode } from '../graph/linear.ts'
 import type { ByteSink, ByteSource, Folder, OutFolder } from '../host.ts'
@@ -43,7 +43,7 @@ export async function writeMergedForm(
   const { graph } = readOnnx(model, `${folder.name}/${graphs.model}`)
   const patches = [...deltas].map(([module, summands]) => ({ ...weightOf(graph, module, folder), summands }))
   patches.sort((a, b) => a.place.offset - b.place.offset)
-  for (const path of Object.values(graphs)) {
+  for (const path of graphFiles({ graphs })) {
     await write(out, path, async (sink) => sink.write(await readAll(folder, path)))
   }
   let largest = 0

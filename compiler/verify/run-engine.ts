@@ -31,7 +31,7 @@ async function step(
   session: GraphSession,
   architecture: Architecture,
   { ids, positions }: Probe,
-  { rows, feeds }: SidePath,
+  { rows, feeds, engine = feeds }: SidePath,
   cache: Feeds,
   from: number,
   to: number,
@@ -39,7 +39,7 @@ async function step(
   const tokens = to - from
   const wanted = Array.from({ length: rows * tokens }, (_, i) => [Math.floor(i / tokens), i % tokens]).flat()
   const results = await session.run({
-    ...feeds,
+    ...engine,
     ...cache,
     [graphNames.inputIds]: ints(repeat(ids.slice(from, to), rows), rows, tokens),
     [graphNames.positionIds]: ints(repeat(positions.slice(from, to), rows), rows, tokens),

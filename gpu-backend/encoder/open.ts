@@ -7,8 +7,8 @@ import { verifyFiles } from '../../compiler/read-artifact.ts'
 import { stackOf } from '../../compiler/verify/side-path.ts'
 import { wholeStack } from '../../compiler/verify/subjects.ts'
 import { nodeHost } from '../../runtime/disk.ts'
-import { openSession, type Tensor } from '../../runtime/node.ts'
-import { Bank } from '../engine/bank.ts'
+import { openSession } from '../../runtime/node.ts'
+import type { Tensor } from '../../runtime/session.ts'
 import { mixReader } from '../engine/mix.ts'
 import { DEFAULT_BANK_RANK } from '../engine/open.ts'
 import type { EngineInfo } from '../engine/protocol.ts'
@@ -18,6 +18,7 @@ import { Slots } from '../engine/slots.ts'
 import { adapterReader } from '../engine/store.ts'
 import { BackendError } from '../errors.ts'
 import { Embedder, type EncoderRow } from './embedder.ts'
+import { type HeldFactors, hold, SlotBank } from './slot-bank.ts'
 
 export interface OpenEncoder {
   readonly engine: Embedder
@@ -39,7 +40,7 @@ export async function openEncoder(
   await verifyFiles(folder, manifest, nodeHost)
   const rank = config.bankRank ?? Math.max(0, ...manifest.adapters.map(({ r }) => r))
   const bank =
-    manifest.bank.length > 0 ? new Bank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
+    manifest.bank.length > 0 ? new SlotBank(manifest.bank, config.slots + 1, rank || DEFAULT_BANK_RANK) : undefined
   // The adapters of a stack are inputs of every run, and the same in each.
   const fixed =
     manifest.target === 'stacked' ? stackOf(manifest, (await wholeStack(folder, manifest)).modules).feeds : {}
@@ -61,15 +62,18 @@ export async function openEncoder(
     return rows.map((_, at) => all.slice(at * width, (at + 1) * width))
   }
 
+  const rankLimit = bank?.rank ?? 0
+  const read = mixReader(
+    adapterReader(manifest, rankLimit, [join(config.artifact, 'adapters'), ...config.storeDirs]),
+    rankLimit,
+  )
   const residency =
     bank &&
-    new Residency({
+    new Residency<HeldFactors>({
       slots: new Slots(config.slots),
       bank,
-      read: mixReader(
-        adapterReader(manifest, bank.rank, [join(config.artifact, 'adapters'), ...config.storeDirs]),
-        bank.rank,
-      ),
+      hostBudgetBytes: config.hostBudgetBytes,
+      read: async (adapter, mix) => hold(await read(adapter, mix)),
       onLoaded: (loaded, error) => engine.adapterLoaded(loaded, error),
     })
   const slots = residency === undefined ? 0 : config.slots
@@ -80,7 +84,7 @@ export async function openEncoder(
   const maxPositions = Math.min(manifest.maxTokens, architecture.maxPositions)
   return {
     engine,
-    info: { base, maxPositions, vocabSize: architecture.vocabSize, slots, embeddingWidth: width },
+    info: { base, maxPositions, vocabSize: architecture.vocabSize, slots, provider: 'cpu', embeddingWidth: width },
     async close() {
       await engine.stop()
       await session.release()

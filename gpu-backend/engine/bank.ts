@@ -1,94 +1,55 @@
-// The bank: for every linear that the low-rank path can attach to, the factors of all resident adapters, as graph inputs.
-import { graphNames, type Linear } from '../../compiler/contract.ts'
-import type { Tensor } from '../../runtime/node.ts'
-import { BackendError } from '../errors.ts'
-
-/** An adapter as the store gives it: A [in, r], B [r, out] with the scaling folded in, for the modules it targets. */
-export interface Factors {
-  readonly digest: string
-  readonly modules: ReadonlyMap<string, { readonly A: Float32Array; readonly B: Float32Array; readonly r: number }>
-}
-
-interface Place {
-  readonly linear: Linear
-  /** [K, in, R] */
-  readonly A: Float32Array
-  /** [K, R, out] */
-  readonly B: Float32Array
-}
+// The bank: which adapter is in which slot, and what the low-rank paths of a step read.
+import type { Site } from '../../compiler/graph/sites.ts'
+import type { Tensor } from '../../runtime/session.ts'
+import { type Factors, feedsOf, type Packed, prepare } from './packed.ts'
+import { Places } from './places.ts'
 
 export class Bank {
+  /** The largest that an adapter may have. What a step costs depends on the adapters that it uses alone. */
   readonly rank: number
-  readonly feeds: Readonly<Record<string, Tensor>>
-  /** For a batch of base rows alone: one slot of rank 1, all zeros, which is the same nothing and costs almost nothing. */
-  readonly baseFeeds: Readonly<Record<string, Tensor>>
-  readonly #places: ReadonlyMap<string, Place>
+  readonly #sites: readonly Site[]
+  /** Slot 0 is the base's and stays empty. */
+  readonly #slots: (Packed | null)[]
+  readonly #places: Places
+  readonly #alone = new WeakMap<Packed, Record<string, Tensor>>()
+  /** x·0·0 adds nothing to the base. */
+  readonly #zeros: Packed
 
-  /** `slots` counts slot 0, which stays zero: x·0·0 adds nothing to the base. */
-  constructor(linears: readonly Linear[], slots: number, rank: number) {
+  /** `slots` counts slot 0; `rows`: the most of a batch. */
+  constructor(sites: readonly Site[], { slots, rank, rows }: { slots: number; rank: number; rows: number }) {
     this.rank = rank
-    this.#places = new Map(
-      linears.map((linear) => [
-        linear.module,
-        {
-          linear,
-          A: new Float32Array(slots * linear.in * rank),
-          B: new Float32Array(slots * rank * linear.out),
-        },
-      ]),
-    )
-    this.feeds = feedsOf([...this.#places.values()], slots, rank)
-    this.baseFeeds = feedsOf(
-      linears.map((linear) => ({ linear, A: new Float32Array(linear.in), B: new Float32Array(linear.out) })),
-      1,
-      1,
-    )
+    this.#sites = sites
+    this.#slots = Array.from({ length: slots }, () => null)
+    this.#places = new Places(sites, rows)
+    this.#zeros = prepare(sites, rank, { digest: '', modules: new Map() })
   }
 
-  /** Throws `adapter_refused`, having written nothing, when the adapter does not fit. */
-  check({ digest, modules }: Factors): void {
-    for (const [module, { A, B, r }] of modules) {
-      const place = this.#places.get(module)
-      if (place === undefined) throw refused(digest, `changes "${module}", which has no place in the bank`)
-      if (r > this.rank) {
-        throw refused(
-          digest,
-          `has r=${r} at "${module}"; the bank holds r=${this.rank} at most; start with bankRank ${r}`,
-        )
-      }
-      const { in: inputs, out } = place.linear
-      if (A.length !== inputs * r || B.length !== r * out)
-        throw refused(digest, `has factors of a wrong size at "${module}"`)
-    }
+  /** Bytes that the rows' places hold, beside those of the adapters themselves. */
+  get placeBytes(): number {
+    return this.#places.bytes
   }
 
-  /** Zeros the slot, then copies: what the last adapter left must not shine through where this one is narrower. */
-  write(slot: number, factors: Factors): void {
+  /** Throws `adapter_refused` when the adapter does not fit. */
+  prepare(factors: Factors): Packed {
+    return prepare(this.#sites, this.rank, factors)
+  }
+
+  write(slot: number, packed: Packed): void {
     if (slot === 0) throw new Error('sidepath bug: slot 0 is the base and is never written')
-    this.check(factors)
-    const R = this.rank
-    for (const [module, { linear, A, B }] of this.#places) {
-      const [startA, startB] = [slot * linear.in * R, slot * R * linear.out]
-      A.fill(0, startA, startA + linear.in * R)
-      B.fill(0, startB, startB + R * linear.out)
-      const given = factors.modules.get(module)
-      if (given === undefined) continue
-      const { r } = given
-      for (let i = 0; i < linear.in; i++) A.set(given.A.subarray(i * r, (i + 1) * r), startA + i * R)
-      B.set(given.B, startB)
-    }
+    this.#slots[slot] = packed
   }
-}
 
-function feedsOf(places: readonly Place[], slots: number, rank: number): Record<string, Tensor> {
-  return Object.fromEntries(
-    places.flatMap(({ linear, A, B }): [string, Tensor][] => [
-      [graphNames.bankA(linear.module), { data: A, dims: [slots, linear.in, rank] }],
-      [graphNames.bankB(linear.module), { data: B, dims: [slots, rank, linear.out] }],
-    ]),
-  )
-}
-
-function refused(digest: string, what: string): BackendError {
-  return new BackendError('adapter_refused', `adapter ${digest.slice(0, 12)} ${what}`)
+  /** Inputs for rows `first` … of the cache, each with its slot. One adapter for all is read where it lies. */
+  feeds(first: number, slots: readonly number[]): Record<string, Tensor> {
+    const rows = slots.map((slot) => this.#slots[slot] ?? null)
+    const [one = null] = rows
+    if (rows.some((row) => row !== one)) return this.#places.feeds(first, rows)
+    const packed = one ?? this.#zeros
+    let feeds = this.#alone.get(packed)
+    if (feeds === undefined) {
+      feeds = feedsOf(this.#sites, packed)
+      this.#alone.set(packed, feeds)
+    }
+    return feeds
+  }
 }

@@ -41,6 +41,7 @@ export class Cache {
   #capacity = SMALLEST_CAPACITY
   /** Rows for which memory is held. */
   #held = 0
+  #generation = 0
   #keys: Float32Array[]
   #values: Float32Array[]
 
@@ -53,6 +54,11 @@ export class Cache {
 
   get capacity(): number {
     return this.#capacity
+  }
+
+  /** Another number whenever the views are others. */
+  get generation(): number {
+    return this.#generation
   }
 
   get bytes(): number {
@@ -192,6 +198,7 @@ export class Cache {
     }
     this.#capacity = capacity
     this.#held = held
+    this.#generation += 1
   }
 
   #swap(a: number, b: number): void {

@@ -1,14 +1,14 @@
 // Continuous batching: at every step rows may join, run and leave, each with its own adapter and its own sampler.
 // Sees rows, tokens and slots; tensors are the model's affair.
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Decode } from '../text/writer.ts'
 import { Admission, notRouted } from './admission.ts'
+import type { Grammars } from './constraint.ts'
 import { toFailure } from './failure.ts'
 import { Generation } from './generation.ts'
-import { createGrammars, type Grammars, type Vocabulary } from './grammar.ts'
 import type { Model, Output } from './model.ts'
+import { nextTurn } from './next-turn.ts'
 import type { GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Pinned } from './residency.ts'
 import { planPrefill } from './schedule.ts'
@@ -32,7 +32,7 @@ export interface EngineOptions {
   readonly endIds: ReadonlySet<number>
   readonly decode: Decode | undefined
   /** Undefined where answers cannot be kept to a form: there is no tokenizer, or none that is known by its bytes. */
-  readonly vocabulary: Vocabulary | undefined
+  readonly grammars: Grammars
   readonly maxQueue: number
   readonly prefillTokens: number
   /** Tokens that the budget of the KV cache holds. */
@@ -49,13 +49,11 @@ export class Engine {
   #events: RowEvent[] = []
   #loop: Promise<void> | undefined
   #wake: () => void = () => {}
-  readonly #grammars: Grammars
   readonly #counters = { steps: 0, prefillTokens: 0, decodeTokens: 0 }
 
   constructor(options: EngineOptions) {
     this.#options = options
     this.#admission = new Admission(options)
-    this.#grammars = createGrammars(options.vocabulary)
   }
 
   get stats(): Stats {
@@ -184,7 +182,7 @@ export class Engine {
     this.#counters[generation.left > 0 ? 'prefillTokens' : 'decodeTokens'] += count
     try {
       if (!finite) throw new BackendError('non_finite_logits', 'row produced non-finite keys or values')
-      if (generation.left <= count) await generation.prepare(this.#grammars)
+      if (generation.left <= count) await generation.prepare(this.#options.grammars)
       const piece = generation.ran(count, logits)
       if (piece === undefined) return
       if (!this.#aborted.has(generation.id)) this.#events.push({ id: generation.id, piece })

@@ -1,7 +1,7 @@
 // One request while it runs: what of its prompt has been seen, what it has produced, and when it is done.
 import { createWriter, type Decode, type Writer } from '../text/writer.ts'
 import type { Admitted } from './admission.ts'
-import type { GrammarRow, Grammars } from './grammar.ts'
+import type { GrammarRow, Grammars } from './constraint.ts'
 import { logprobOf, type TokenLogprob } from './logprobs.ts'
 import type { Input, Row } from './model.ts'
 import { nonFinite } from './non-finite.ts'

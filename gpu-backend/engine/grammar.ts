@@ -1,15 +1,9 @@
 // Answers of a given form: at every token, which of the vocabulary can follow, by XGrammar's automaton.
 import type { CompiledGrammar, GrammarCompiler } from '@mlc-ai/web-xgrammar'
 import { BackendError } from '../errors.ts'
+import type { Constraint, Grammars } from './constraint.ts'
 import type { Allowed } from './sampler.ts'
 import { loadXgrammar } from './xgrammar.ts'
-
-/** Checked before: a schema within the subset that the grammar keeps to. */
-export type Constraint =
-  | { readonly kind: 'object' }
-  | { readonly kind: 'schema'; readonly schema: string }
-  /** One call of one of these functions, in the form of `<tool_call>`. */
-  | { readonly kind: 'call'; readonly functions: readonly { readonly name: string; readonly schema: string }[] }
 
 /** The tokens as the tokenizer's file spells them, by id. */
 export interface Vocabulary {
@@ -19,19 +13,6 @@ export interface Vocabulary {
   readonly endIds: readonly number[]
   /** Length of the logits. */
   readonly size: number
-}
-
-export interface GrammarRow {
-  /** Finds out what may follow; then `allowed` is it. */
-  prepare(): Promise<void>
-  readonly allowed: Allowed
-  accept(id: number): void
-  close(): void
-}
-
-export interface Grammars {
-  /** Throws `request_invalid`. */
-  open(constraint: Constraint): Promise<GrammarRow>
 }
 
 /** Callers repeat their schema with every request; a compiled one takes up to some MB. */

@@ -5,7 +5,7 @@ import { InputError } from '../../compiler/errors.ts'
 import { type MixPart, mixAdapters } from '../../compiler/mix-adapters.ts'
 import type { Capability, Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
-import type { Factors } from './bank.ts'
+import type { Factors } from './packed.ts'
 import type { GenerateRequest } from './request.ts'
 
 /** Hashed with the parts, so that no mix has the digest of a file. */

@@ -1,7 +1,7 @@
 // The one place that knows the graph: rows, tokens and slots become the feeds of a session; logits come back.
 // Another runtime (WebGPU with the cache on the device) is another file with this interface.
 import { graphNames, type Manifest } from '../../compiler/contract.ts'
-import type { Session, Tensor } from '../../runtime/node.ts'
+import type { Session, Tensor } from '../../runtime/session.ts'
 import type { Bank } from './bank.ts'
 import type { Cache, CacheRow } from './cache.ts'
 
@@ -40,14 +40,18 @@ export interface ModelParts {
   readonly manifest: Manifest
   readonly session: Session
   readonly cache: Cache
+  /** The same model without low-rank paths, for batches of base rows; without it they run zeros. */
+  readonly base?: Session | undefined
   /** Undefined for a graph without a low-rank path: then every slot is 0. */
   readonly bank: Bank | undefined
   /** Inputs that are the same in every run. */
   readonly fixed: Readonly<Record<string, Tensor>>
 }
 
-export function createModel({ manifest, session, cache, bank, fixed }: ModelParts): Model {
+export function createModel({ manifest, session, base, cache, bank, fixed }: ModelParts): Model {
   const { layers, kvHeads, headDim, vocabSize, maxPositions } = manifest.base.architecture
+  const cached = new Map<string, Record<string, Tensor>>()
+  let seen = -1
   const everyLayer = Array.from({ length: layers }, (_, layer) => layer)
 
   function feed(inputs: readonly Input[], first: number): Record<string, Tensor> {
@@ -74,15 +78,32 @@ export function createModel({ manifest, session, cache, bank, fixed }: ModelPart
       [graphNames.pastLengths]: { data: lengths, dims: [B] },
       [graphNames.logitIndices]: { data: BigInt64Array.from(wanted, BigInt), dims: [wanted.length / 2, 2] },
     }
+    return Object.assign(feeds, cacheFeeds(first, B))
+  }
+
+  /** The same objects from step to step, so that the runtime need not wrap them anew. */
+  function cacheFeeds(first: number, B: number): Record<string, Tensor> {
+    if (cache.generation !== seen) cached.clear()
+    seen = cache.generation
+    const key = `${first}+${B}`
+    const known = cached.get(key)
+    if (known !== undefined) return known
+    const feeds: Record<string, Tensor> = {}
     for (const layer of everyLayer) {
       const { key, value } = cache.view(layer, first, B)
       feeds[graphNames.cacheKey(layer)] = { data: key, dims: [B, kvHeads, headDim, cache.capacity] }
       feeds[graphNames.cacheValue(layer)] = { data: value, dims: [B, kvHeads, cache.capacity, headDim] }
     }
-    if (bank === undefined) return Object.assign(feeds, fixed)
-    const slots = BigInt64Array.from(inputs, ({ slot }) => BigInt(slot))
-    const lowRank = inputs.every(({ slot }) => slot === 0) ? bank.baseFeeds : bank.feeds
-    return Object.assign(feeds, lowRank, { [graphNames.adapterSlots]: { data: slots, dims: [B] } })
+    cached.set(key, feeds)
+    return feeds
+  }
+
+  function run(inputs: readonly Input[], first: number): Promise<Record<string, Tensor>> {
+    const feeds = feed(inputs, first)
+    if (bank === undefined) return session.run(Object.assign(feeds, fixed))
+    const slots = inputs.map(({ slot }) => slot)
+    if (base !== undefined && slots.every((slot) => slot === 0)) return base.run(feeds)
+    return session.run(Object.assign(feeds, bank.feeds(first, slots)))
   }
 
   function take(input: Input, b: number, results: Record<string, Tensor>): boolean {
@@ -108,7 +129,7 @@ export function createModel({ manifest, session, cache, bank, fixed }: ModelPart
     async forward(inputs) {
       const first = cache.arrange(inputs.map(({ row }) => row as CacheRow))
       const ordered = inputs.toSorted((a, b) => (a.row as CacheRow).place - (b.row as CacheRow).place)
-      const results = await session.run(feed(ordered, first))
+      const results = await run(ordered, first)
       const logits = results[graphNames.logits]!.data as Float32Array
       let next = 0
       const outputs = new Map<Input, Output>()

@@ -8,6 +8,8 @@ export interface EngineInfo {
   readonly maxPositions: number
   readonly vocabSize: number
   readonly slots: number
+  /** Where the graph runs, for people. */
+  readonly provider: string
   /** Numbers of a vector, where the base is an encoder. */
   readonly embeddingWidth?: number
 }

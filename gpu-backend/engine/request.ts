@@ -1,8 +1,9 @@
 // What the engine is asked for and what it answers: plain data, so that it crosses threads.
 import type { Mix } from '../contract.ts'
 import type { BackendErrorCode } from '../errors.ts'
-import type { Constraint } from './grammar.ts'
+import type { Constraint } from './constraint.ts'
 import type { TokenLogprob } from './logprobs.ts'
+import type { ProviderChoice } from './provider-choice.ts'
 import type { Sampling } from './sampler.ts'
 
 export interface GenerateRequest {
@@ -84,10 +85,13 @@ export interface EngineConfig {
   readonly maxRows: number
   readonly maxQueue: number
   readonly kvBudgetBytes: number
+  /** Adapters in host memory, with or without a slot: those that were used last are ready without the disk. */
+  readonly hostBudgetBytes: number
   /** Prompt tokens per step, so that rows that decode never wait long for rows that join. */
   readonly prefillTokens: number
   /** 0: one per core. */
   readonly threads: number
+  readonly provider: ProviderChoice
 }
 
 export const defaultEngineConfig = {
@@ -97,6 +101,8 @@ export const defaultEngineConfig = {
   maxRows: 8,
   maxQueue: 64,
   kvBudgetBytes: 512 * 1024 * 1024,
+  hostBudgetBytes: 1024 * 1024 * 1024,
   prefillTokens: 128,
   threads: 0,
+  provider: 'cpu',
 } as const satisfies Omit<EngineConfig, 'artifact'>

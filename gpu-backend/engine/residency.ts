@@ -2,14 +2,21 @@
 // costs nobody theirs.
 import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
-import type { Factors } from './bank.ts'
 import type { Resident, Slots } from './slots.ts'
 
-export interface ResidencyOptions {
+/** An adapter as it is kept in host memory and as its bank takes it. */
+export interface Held {
+  readonly digest: string
+  readonly bytes: number
+}
+
+export interface ResidencyOptions<H extends Held> {
   readonly slots: Slots
-  readonly bank: { check(factors: Factors): void; write(slot: number, factors: Factors): void }
+  readonly bank: { write(slot: number, packed: H): void }
+  /** Of adapters in host memory, those in slots among them. These stay even where they alone exceed it. */
+  readonly hostBudgetBytes: number
   /** Reads an adapter by digest and verifies it, or makes a mix. Throws `model_not_found` or `adapter_refused`. */
-  readonly read: (digest: string, mix?: Mix) => Promise<Factors>
+  readonly read: (digest: string, mix?: Mix) => Promise<H>
   /** A read has ended; `error` is undefined where the adapter can be pinned now. Who does not want it calls `forget`. */
   readonly onLoaded: (digest: string, error: unknown) => void
 }
@@ -17,13 +24,16 @@ export interface ResidencyOptions {
 /** `loading`: try again after `onLoaded`. `full`: every slot is in use or promised; try again after a release. */
 export type Pinned = number | 'loading' | 'full'
 
-export class Residency {
-  readonly #options: ResidencyOptions
-  readonly #loading = new Map<string, Promise<Factors>>()
+export class Residency<H extends Held = Held> {
+  readonly #options: ResidencyOptions<H>
+  readonly #loading = new Map<string, Promise<H>>()
   /** Read and checked, not yet in a slot. */
-  readonly #ready = new Map<string, Factors>()
+  readonly #ready = new Map<string, H>()
+  /** Once placed, kept beyond its slot; least recently placed first. */
+  readonly #host = new Map<string, H>()
+  #hostBytes = 0
 
-  constructor(options: ResidencyOptions) {
+  constructor(options: ResidencyOptions<H>) {
     this.#options = options
   }
 
@@ -36,7 +46,7 @@ export class Residency {
     const { slots } = this.#options
     const slot = slots.pin(digest)
     if (slot !== undefined) return slot
-    const ready = this.#ready.get(digest)
+    const ready = this.#ready.get(digest) ?? this.#host.get(digest)
     if (ready !== undefined) {
       if (this.#place(ready) === undefined) return 'full'
       this.#ready.delete(digest)
@@ -63,35 +73,60 @@ export class Residency {
     const { slots } = this.#options
     const before = slots.find(digest)
     if (before !== undefined) return before.slot
-    const factors = this.#ready.get(digest) ?? (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
+    const packed =
+      this.#ready.get(digest) ??
+      this.#host.get(digest) ??
+      (await (this.#loading.get(digest) ?? this.#read(digest, mix)))
     this.#ready.delete(digest)
-    const slot = slots.find(digest)?.slot ?? this.#place(factors)
+    const slot = slots.find(digest)?.slot ?? this.#place(packed)
     if (slot === undefined) throw new BackendError('slots_full', 'every adapter slot is in use; try again later')
     return slot
   }
 
-  /** Throws `adapter_in_use` or `model_not_found`. */
+  /** Out of its slot and out of host memory. Throws `adapter_in_use` or `model_not_found`. */
   unload(digest: string): void {
     const { slots } = this.#options
     const held = slots.find(digest)
+    if (held === undefined && this.#host.has(digest)) {
+      this.#drop(digest)
+      return
+    }
     if (held === undefined) throw new BackendError('model_not_found', 'that adapter is not resident')
     if (!slots.evict(digest)) {
       throw new BackendError('adapter_in_use', `that adapter is in use by ${held.pins} running request(s)`)
     }
+    this.#drop(digest)
   }
 
   list(): Resident[] {
     return this.#options.slots.list()
   }
 
-  #read(digest: string, mix?: Mix): Promise<Factors> {
-    const { bank, read, onLoaded } = this.#options
+  /** Bytes of the adapters in host memory. */
+  get hostBytes(): number {
+    return this.#hostBytes
+  }
+
+  #trim(): void {
+    const { slots, hostBudgetBytes } = this.#options
+    for (const digest of [...this.#host.keys()]) {
+      if (this.#hostBytes <= hostBudgetBytes) return
+      if (slots.find(digest) === undefined) this.#drop(digest)
+    }
+  }
+
+  #drop(digest: string): void {
+    this.#hostBytes -= this.#host.get(digest)?.bytes ?? 0
+    this.#host.delete(digest)
+  }
+
+  #read(digest: string, mix?: Mix): Promise<H> {
+    const { read, onLoaded } = this.#options
     const reading = read(digest, mix).then(
-      (factors) => {
+      (packed) => {
         this.#loading.delete(digest)
-        bank.check(factors)
-        this.#ready.set(digest, factors)
-        return factors
+        this.#ready.set(digest, packed)
+        return packed
       },
       (error) => {
         this.#loading.delete(digest)
@@ -107,9 +142,14 @@ export class Residency {
   }
 
   /** Nothing may run between the choice of the slot and the write. */
-  #place(factors: Factors): number | undefined {
-    const slot = this.#options.slots.take(factors.digest)
-    if (slot !== undefined) this.#options.bank.write(slot, factors)
+  #place(packed: H): number | undefined {
+    const slot = this.#options.slots.take(packed.digest)
+    if (slot === undefined) return undefined
+    this.#options.bank.write(slot, packed)
+    this.#drop(packed.digest)
+    this.#host.set(packed.digest, packed)
+    this.#hostBytes += packed.bytes
+    this.#trim()
     return slot
   }
 }

@@ -1,12 +1,11 @@
 // Reads adapters by digest from folders that hold `<digest>.safetensors`, and believes nothing but the digest.
-import { createHash } from 'node:crypto'
 import { Digest, type LowRankManifest } from '../../compiler/contract.ts'
 import { InputError } from '../../compiler/errors.ts'
 import type { ByteSource } from '../../compiler/host.ts'
 import { readAdapter } from '../../compiler/read-adapter.ts'
 import { openFolder } from '../../runtime/disk.ts'
 import { BackendError } from '../errors.ts'
-import type { Factors } from './bank.ts'
+import type { Factors } from './packed.ts'
 
 /** Above the factors themselves: header and padding. */
 const MAX_EXTRA_BYTES = 1024 * 1024
@@ -43,16 +42,19 @@ async function verify(
   manifest: LowRankManifest,
   maxRank: number,
 ): Promise<Factors> {
-  if (createHash('sha256').update(bytes).digest('hex') !== digest) {
+  // Hashing takes as long as all the rest, and happens in another thread meanwhile. Its verdict comes first.
+  const hashing = crypto.subtle.digest('SHA-256', bytes)
+  const [parsed] = await Promise.allSettled([
+    readAdapter(inMemory(`${digest}.safetensors`, bytes), manifest, { maxRank }),
+    hashing,
+  ])
+  if (Buffer.from(await hashing).toString('hex') !== digest) {
     throw refused(digest, 'has other content than its digest says; copy the file again')
   }
-  try {
-    const { modules } = await readAdapter(inMemory(`${digest}.safetensors`, bytes), manifest, { maxRank })
-    return { digest, modules }
-  } catch (error) {
-    if (error instanceof InputError) throw refused(digest, `is not usable: ${error.message}`)
-    throw error
-  }
+  if (parsed.status === 'fulfilled') return { digest, modules: parsed.value.modules }
+  const error: unknown = parsed.reason
+  if (error instanceof InputError) throw refused(digest, `is not usable: ${error.message}`)
+  throw error
 }
 
 function inMemory(name: string, bytes: Uint8Array<ArrayBuffer>): ByteSource {
@@ -61,7 +63,8 @@ function inMemory(name: string, bytes: Uint8Array<ArrayBuffer>): ByteSource {
     size: bytes.length,
     async read(offset, length) {
       if (offset < 0 || length < 0 || offset + length > bytes.length) throw new RangeError(`${name}: outside the file`)
-      return bytes.slice(offset, offset + length)
+      // A view: what is read here is copied once, into the layout of the graph.
+      return bytes.subarray(offset, offset + length)
     },
     close: async () => {},
   }

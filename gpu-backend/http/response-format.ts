@@ -2,7 +2,7 @@
 // and the rest refused by name: a keyword that is ignored is an answer that is not what was asked for.
 import { z } from 'zod'
 import type { ChatCompletionRequest, ResponseFormat, Tool } from '../contract.ts'
-import type { Constraint } from '../engine/grammar.ts'
+import type { Constraint } from '../engine/constraint.ts'
 import { BackendError } from '../errors.ts'
 
 /**

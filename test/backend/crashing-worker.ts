@@ -23,4 +23,5 @@ port.on('message', (message: ToWorker) => {
   send({ type: 'events', events: [{ id: message.id, piece: { ids: [1], text: 'a' } }], stats })
   setImmediate(() => process.exit(9))
 })
-send({ type: 'ready', info: { base: 'b'.repeat(64), maxPositions: 64, vocabSize: 16, slots: 1 }, stats })
+const info = { base: 'b'.repeat(64), maxPositions: 64, vocabSize: 16, slots: 1, provider: 'cpu' }
+send({ type: 'ready', info, stats })

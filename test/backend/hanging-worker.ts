@@ -21,5 +21,9 @@ port.on('message', (message: ToWorker) => {
   if (message.type === 'close') return port.close()
   if (message.type === 'generate') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
 })
-send({ type: 'ready', info: { base: 'b'.repeat(64), maxPositions: 64, vocabSize: 16, slots: 1 }, stats })
+send({
+  type: 'ready',
+  info: { base: 'b'.repeat(64), maxPositions: 64, vocabSize: 16, slots: 1, provider: 'cpu' },
+  stats,
+})
 setInterval(() => send({ type: 'alive', stats }), 5)

@@ -33,7 +33,7 @@ async function logitsOf(artifact: string, mix?: Mix, at: string = artifact): Pro
   try {
     if (mix) {
       const make = mixReader(adapterReader(manifest, RANK, [join(at, 'adapters')]), RANK)
-      bank!.write(SLOT, await make(mixDigest(mix), mix))
+      bank!.write(SLOT, bank!.prepare(await make(mixDigest(mix), mix)))
     }
     const row = model.open(PROMPT.length)
     const [output] = await model.forward([{ row, tokens: PROMPT, slot: mix ? SLOT : 0, logits: 'all' }])

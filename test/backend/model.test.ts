@@ -1,18 +1,18 @@
 // The seam to the graph: rows are rows, whatever the other rows and slots hold.
 import { expect, test } from 'vitest'
-import type { Factors } from '../../gpu-backend/engine/bank.ts'
 import { type OpenModel, openModel } from '../../gpu-backend/engine/open.ts'
+import type { Packed } from '../../gpu-backend/engine/packed.ts'
 import { type Artifact, compileTiny } from './artifacts.ts'
 
 const CONFIG = { slots: 2, bankRank: 5, maxRows: 4, kvBudgetBytes: 1e8, threads: 1 }
 const PROMPT = [23, 81, 85, 45, 74]
 
-function filled({ manifest }: Artifact, value: number): Factors {
+function filled({ manifest }: Artifact, bank: NonNullable<OpenModel['bank']>, value: number): Packed {
   const modules = manifest.bank.map(({ module, in: inputs, out }) => {
     const pair = { r: 5, A: new Float32Array(inputs * 5).fill(value), B: new Float32Array(5 * out).fill(value) }
     return [module, pair] as const
   })
-  return { digest: 'x'.repeat(64), modules: new Map(modules) }
+  return bank.prepare({ digest: 'x'.repeat(64), modules: new Map(modules) })
 }
 
 async function logitsOf(
@@ -28,16 +28,16 @@ async function logitsOf(
 test('a slot full of NaN does not change a bit of the rows that do not use it, and its own row is found out', async () => {
   const tiny = await compileTiny()
   const opened = await openModel({ ...CONFIG, artifact: tiny.path })
-  opened.bank!.write(1, filled(tiny, 0.01))
+  opened.bank!.write(1, filled(tiny, opened.bank!, 0.01))
   const [base, one] = await logitsOf(opened, [0, 1, 2])
-  opened.bank!.write(2, filled(tiny, Number.NaN))
+  opened.bank!.write(2, filled(tiny, opened.bank!, Number.NaN))
   const [baseAfter, oneAfter, bad] = await logitsOf(opened, [0, 1, 2])
   expect(baseAfter).toEqual(base)
   expect(oneAfter).toEqual(one)
   expect(one!.logits).not.toEqual(base!.logits)
   expect(bad!.finite).toBe(false)
   // The place of the bad row is used again: nothing of it may be left.
-  opened.bank!.write(2, filled(tiny, 0))
+  opened.bank!.write(2, filled(tiny, opened.bank!, 0))
   const [, , again] = await logitsOf(opened, [0, 1, 0])
   expect(again).toEqual(base)
   await opened.session.release()
@@ -46,7 +46,7 @@ test('a slot full of NaN does not change a bit of the rows that do not use it, a
 test('a base row is the same, bit for bit, alone among base rows and beside adapters', async () => {
   const tiny = await compileTiny()
   const opened = await openModel({ ...CONFIG, artifact: tiny.path })
-  opened.bank!.write(1, filled(tiny, 0.01))
+  opened.bank!.write(1, filled(tiny, opened.bank!, 0.01))
   const [alone] = await logitsOf(opened, [0, 0])
   const [beside] = await logitsOf(opened, [0, 1])
   expect(beside).toEqual(alone)

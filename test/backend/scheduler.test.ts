@@ -1,6 +1,8 @@
 // The scheduler over a model of a few lines: failures stay with their row, and nobody waits for ever.
+
 import { expect, test } from 'vitest'
 import { Engine } from '../../gpu-backend/engine/engine.ts'
+import { createGrammars } from '../../gpu-backend/engine/grammar.ts'
 import type { Input, Model, Row } from '../../gpu-backend/engine/model.ts'
 import type { Pinned } from '../../gpu-backend/engine/residency.ts'
 import { dispatcher, type InProcess, requestOf, start } from './in-process.ts'
@@ -56,7 +58,7 @@ function open(maxRows = 4, pin: (digest: string) => Pinned = () => 'full', prefi
     slots: 1,
     endIds: new Set([END]),
     decode: undefined,
-    vocabulary: undefined,
+    grammars: createGrammars(undefined),
     maxQueue: 100,
     prefillTokens,
     kvTokens: 400,

@@ -1,6 +1,7 @@
 // Residency: who is in which slot, who may be evicted, and that a bad adapter costs nobody anything.
 import { describe, expect, test } from 'vitest'
-import { Bank, type Factors } from '../../gpu-backend/engine/bank.ts'
+import { Bank } from '../../gpu-backend/engine/bank.ts'
+import type { Factors } from '../../gpu-backend/engine/packed.ts'
 import { Queue } from '../../gpu-backend/engine/queue.ts'
 import { Residency } from '../../gpu-backend/engine/residency.ts'
 import { planPrefill } from '../../gpu-backend/engine/schedule.ts'
@@ -10,6 +11,7 @@ const LINEARS = [
   { module: 'q', in: 4, out: 6 },
   { module: 'k', in: 4, out: 2 },
 ]
+const SITES = [{ name: 'q', linears: LINEARS }]
 
 function factors(digest: string, value: number, r = 2, modules = LINEARS): Factors {
   const fill = (size: number): Float32Array => new Float32Array(size).fill(value)
@@ -19,24 +21,26 @@ function factors(digest: string, value: number, r = 2, modules = LINEARS): Facto
   }
 }
 
-function setup(slots = 2) {
-  const bank = new Bank(LINEARS, slots + 1, 3)
+function setup(slots = 2, hostBudgetBytes = 0) {
+  const bank = new Bank(SITES, { slots: slots + 1, rank: 3, rows: 4 })
   const store = new Map<string, Factors>()
   const loaded: string[] = []
   const reads: string[] = []
   const residency = new Residency({
     slots: new Slots(slots),
     bank,
+    hostBudgetBytes,
     read: async (digest) => {
       reads.push(digest)
       const found = store.get(digest)
       if (found === undefined) throw new Error('not there')
-      return found
+      return bank.prepare(found)
     },
     onLoaded: (digest, error) => loaded.push(error === undefined ? digest : `${digest}: ${(error as Error).message}`),
   })
   for (const [at, digest] of ['a', 'b', 'c', 'd'].entries()) store.set(digest, factors(digest, at + 1))
-  const bytes = (): number[] => Object.values(bank.feeds).flatMap(({ data }) => [...(data as Float32Array)])
+  const rows = Array.from({ length: slots }, (_, index) => index + 1)
+  const bytes = (): number[] => Object.values(bank.feeds(0, rows)).flatMap(({ data }) => [...(data as Float32Array)])
   return { bank, store, loaded, reads, residency, bytes }
 }
 
@@ -75,29 +79,71 @@ describe('slots', () => {
 })
 
 describe('bank', () => {
-  test('a narrower adapter leaves nothing of the last one, and slot 0 stays zero', () => {
-    const bank = new Bank(LINEARS, 2, 3)
-    bank.write(1, factors('wide', 9, 3))
-    bank.write(1, factors('narrow', 5, 1, LINEARS.slice(0, 1)))
-    const { data, dims } = bank.feeds['bank.q.lora_A']!
-    expect(dims).toEqual([2, 4, 3])
-    expect([...(data as Float32Array)]).toEqual([...Array(12).fill(0), 5, 0, 0, 5, 0, 0, 5, 0, 0, 5, 0, 0])
-    expect([...(bank.feeds['bank.q.lora_B']!.data as Float32Array)]).toEqual([
-      ...Array(18).fill(0),
-      ...Array(6).fill(5),
-      ...Array(12).fill(0),
-    ])
-    expect((bank.feeds['bank.k.lora_A']!.data as Float32Array).every((element) => element === 0)).toBe(true)
-    expect(() => bank.write(0, factors('base', 1))).toThrow('slot 0')
+  const open = () => {
+    const bank = new Bank(SITES, { slots: 4, rank: 3, rows: 4 })
+    const write = (slot: number, ...[digest, value, r, modules]: Parameters<typeof factors>) =>
+      bank.write(slot, bank.prepare(factors(digest, value, r, modules)))
+    const of = (feeds: ReturnType<Bank['feeds']>, name: string) => {
+      const { dims, data } = feeds[`path.${name}`]!
+      return { dims, data: [...(data as Float32Array)] }
+    }
+    return { bank, write, of }
+  }
+  const times = (count: number, ...values: number[]): number[] => Array.from({ length: count }, () => values).flat()
+
+  test('gives each row its own factors, A side by side for the linears that read one value, in the order of the rows', () => {
+    const { bank, write, of } = open()
+    write(1, 'one', 1, 2)
+    write(2, 'two', 2, 2)
+    const feeds = bank.feeds(0, [2, 0, 1])
+    expect(of(feeds, 'q.lora_A')).toEqual({
+      dims: [3, 4, 4],
+      data: [...times(16, 2), ...times(16, 0), ...times(16, 1)],
+    })
+    expect(of(feeds, 'k.lora_B')).toEqual({ dims: [3, 2, 2], data: [...times(4, 2), ...times(4, 0), ...times(4, 1)] })
+    expect(bank.feeds(0, [2, 0, 1])).toBe(feeds)
+  })
+
+  test('a narrower adapter leaves nothing of the last one', () => {
+    const { bank, write, of } = open()
+    write(1, 'wide', 9, 3)
+    write(2, 'other', 8, 3)
+    bank.feeds(0, [1, 2])
+    write(1, 'narrow', 5, 1, LINEARS.slice(0, 1))
+    const feeds = bank.feeds(0, [1, 2])
+    expect(of(feeds, 'q.lora_A').data).toEqual([...times(4, 5, 0, 0, 0, 0, 0), ...times(24, 8)])
+    expect(of(feeds, 'q.lora_B').data).toEqual([...times(6, 5), ...times(12, 0), ...times(18, 8)])
+    expect(of(feeds, 'k.lora_B').data).toEqual([...times(6, 0), ...times(6, 8)])
+  })
+
+  test('a step pays for the highest rank among its own adapters, not for what the bank could hold', () => {
+    const { bank, write, of } = open()
+    write(1, 'low', 1, 1)
+    write(2, 'high', 2, 2)
+    write(3, 'lower', 3, 1)
+    expect(of(bank.feeds(0, [1, 2]), 'q.lora_B').dims).toEqual([2, 2, 6])
+    // Once the higher one has been away for a while, and not at once: its row may only wait for a prompt to run.
+    const ranks = Array.from({ length: 100 }, () => of(bank.feeds(0, [1, 3]), 'q.lora_B').dims[1])
+    expect([ranks[0], ranks.at(-1)]).toEqual([2, 1])
+    expect(of(bank.feeds(0, [1, 3]), 'q.lora_B').data).toEqual([...times(6, 1), ...times(6, 3)])
+  })
+
+  test('one adapter for all rows is read where it lies, and no row at all runs zeros of rank 1', () => {
+    const { bank, write, of } = open()
+    write(1, 'one', 7, 2)
+    expect(of(bank.feeds(0, [1, 1, 1]), 'q.lora_B')).toEqual({ dims: [1, 2, 6], data: times(12, 7) })
+    expect(of(bank.feeds(0, [0, 0]), 'q.lora_B')).toEqual({ dims: [1, 1, 6], data: times(6, 0) })
+    expect(bank.placeBytes).toBe(0)
   })
 
   test('refuses a rank above its own, an unknown module and a wrong size, by name', () => {
-    const bank = new Bank(LINEARS, 2, 3)
-    expect(() => bank.check(factors('abc', 1, 4))).toThrow(
+    const { bank } = open()
+    expect(() => bank.prepare(factors('abc', 1, 4))).toThrow(
       'has r=4 at "q"; the bank holds r=3 at most; start with bankRank 4',
     )
-    expect(() => bank.check(factors('abc', 1, 1, [{ module: 'z', in: 1, out: 1 }]))).toThrow('"z"')
-    expect(() => bank.check(factors('abc', 1, 1, [{ module: 'q', in: 5, out: 6 }]))).toThrow('wrong size at "q"')
+    expect(() => bank.prepare(factors('abc', 1, 1, [{ module: 'z', in: 1, out: 1 }]))).toThrow('"z"')
+    expect(() => bank.prepare(factors('abc', 1, 1, [{ module: 'q', in: 5, out: 6 }]))).toThrow('wrong size at "q"')
+    expect(() => bank.write(0, bank.prepare(factors('base', 1)))).toThrow('slot 0')
   })
 })
 
@@ -150,6 +196,32 @@ describe('residency', () => {
     expect(residency.pin('b')).toBe('full')
     residency.forget('a')
     expect(residency.pin('b')).toBe('loading')
+  })
+
+  test('one that lost its slot comes back from host memory at once, within the budget and unless it was unloaded', async () => {
+    // Rank 2 of q and k: 4·4 of A and 2·6 + 2·2 of B, in floats.
+    const bytes = 4 * (16 + 12 + 4)
+    const { residency, reads } = setup(1, 2 * bytes)
+    for (const digest of ['a', 'b']) await residency.load(digest)
+    expect([residency.pin('a'), residency.hostBytes]).toEqual([1, 2 * bytes])
+    residency.release('a')
+    await residency.load('c')
+    expect([residency.hostBytes, reads]).toEqual([2 * bytes, ['a', 'b', 'c']])
+    // b was placed longest ago.
+    expect([residency.pin('a'), reads]).toEqual([1, ['a', 'b', 'c']])
+    residency.release('a')
+    expect(residency.pin('b')).toBe('loading')
+    await turn()
+    residency.unload('a')
+    expect(residency.pin('a')).not.toBe(1)
+  })
+
+  test('those in slots stay in host memory, whatever the budget', async () => {
+    const { residency } = setup(2, 0)
+    await residency.load('a')
+    await residency.load('b')
+    expect([residency.pin('a'), residency.pin('b')]).toEqual([1, 2])
+    expect(residency.hostBytes).toBe(2 * 128)
   })
 
   test('one that a row uses is not unloaded', async () => {

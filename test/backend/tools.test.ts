@@ -68,7 +68,7 @@ async function saying(answer: string, finish: 'stop' | 'length' = 'stop') {
     kvUsed: 0,
   }
   const engine: EngineClient = {
-    info: { base: BASE, maxPositions: 512, vocabSize: 2_048, slots: 0 },
+    info: { base: BASE, maxPositions: 512, vocabSize: 2_048, slots: 0, provider: 'cpu' },
     alive: true,
     stats,
     async *generate(request) {

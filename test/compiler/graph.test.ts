@@ -17,6 +17,7 @@ interface Artifact {
   readonly data: Uint8Array
   readonly model: OnnxFile
   readonly engine: OnnxFile
+  readonly base: OnnxFile | '' | undefined
 }
 
 let routed: Artifact
@@ -32,6 +33,7 @@ beforeAll(async () => {
       data: file('model.onnx_data'),
       model: parseOnnx(file(manifest.graphs.model)),
       engine: parseOnnx(file(manifest.graphs.engine)),
+      base: manifest.graphs.base && parseOnnx(file(manifest.graphs.base)),
     }
   }
   routed = await make('routed')
@@ -81,7 +83,7 @@ describe('the specification', () => {
     })
   })
 
-  it('adds slots and the bank, and nothing else, where the artifact is routed', () => {
+  it('adds slots and the bank, and nothing else, to a routed model.onnx', () => {
     const bank = Object.fromEntries(
       routed.manifest.bank.flatMap(({ module, in: inSize, out }) => [
         [`bank.${module}.lora_A`, { type: FLOAT, shape: ['slots', inSize, 'rank'] }],
@@ -89,14 +91,38 @@ describe('the specification', () => {
       ]),
     )
     expect(routed.manifest.bank).toHaveLength(14)
-    for (const form of ['model', 'engine'] as const) {
-      expect(routed[form].inputs).toEqual({
-        ...plain[form].inputs,
-        adapter_slots: { type: INT64, shape: ['batch'] },
-        ...bank,
-      })
-      expect(routed[form].outputs).toEqual(plain[form].outputs)
-    }
+    expect(routed.model.inputs).toEqual({
+      ...plain.model.inputs,
+      adapter_slots: { type: INT64, shape: ['batch'] },
+      ...bank,
+    })
+    expect(routed.model.outputs).toEqual(plain.model.outputs)
+  })
+
+  it('adds one A for the linears that read one value, and a B for each, to engine.onnx', () => {
+    // q, k and v; o; gate and up; down: 48 wide, 6 heads and 3 KV heads of 8, 72 between.
+    const sites = [
+      { in: 48, outs: { 'self_attn.q_proj': 48, 'self_attn.k_proj': 24, 'self_attn.v_proj': 24 } },
+      { in: 48, outs: { 'self_attn.o_proj': 48 } },
+      { in: 48, outs: { 'mlp.gate_proj': 72, 'mlp.up_proj': 72 } },
+      { in: 72, outs: { 'mlp.down_proj': 48 } },
+    ]
+    const paths = perLayer(2, (i) =>
+      sites.flatMap((site): [string, unknown][] => {
+        const outs = Object.entries(site.outs).map(([name, out]) => [`model.layers.${i}.${name}`, out] as const)
+        const [first] = outs[0]!
+        return [
+          [`path.${first}.lora_A`, { type: FLOAT, shape: ['groups', site.in, `${first}.ranks`] }],
+          ...outs.map(([module, out]): [string, unknown] => [
+            `path.${module}.lora_B`,
+            { type: FLOAT, shape: ['groups', `${first}.rank`, out] },
+          ]),
+        ]
+      }),
+    )
+    expect(routed.engine.inputs).toEqual({ ...plain.engine.inputs, ...paths })
+    expect(routed.engine.outputs).toEqual(plain.engine.outputs)
+    expect(routed.base).toEqual(plain.engine)
   })
 })
 
@@ -140,7 +166,9 @@ describe('the files', () => {
   it('stay within their budget of nodes: the fixed part, and per layer', () => {
     expect(plain.engine.nodes.length).toBeLessThanOrEqual(33 + 2 * 49)
     expect(plain.model.nodes.length).toBeLessThanOrEqual(32 + 2 * 46)
-    expect(routed.engine.nodes.length - plain.engine.nodes.length).toBe(14 * 5)
+    expect(routed.model.nodes.length - plain.model.nodes.length).toBe(14 * 5)
+    // Of a layer: a product with A a site, the two Splits, a product with B and a sum a linear; and 8 for the groups.
+    expect(routed.engine.nodes.length - plain.engine.nodes.length).toBe(2 * (4 + 2 + 2 * 7) + 8)
   })
 })
 

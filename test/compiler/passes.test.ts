@@ -1,6 +1,7 @@
 // The passes by their algebra: structure of the rewritten graph, numbers of the merged weight.
 import { describe, expect, it } from 'vitest'
 import type { Graph, Node } from '../../compiler/onnx/model.ts'
+import { attachPaths } from '../../compiler/passes/attach-paths.ts'
 import { attachSlots } from '../../compiler/passes/attach-slots.ts'
 import { type Delta, mergeDelta } from '../../compiler/passes/merge-delta.ts'
 import { expectRefusal } from './failing.ts'
@@ -38,6 +39,50 @@ describe('attachSlots', () => {
 
   it('is a bug where a module of the bank is nowhere in the graph', () => {
     expect(() => attachSlots(graph, [{ module: 'other', in: 3, out: 2 }])).toThrow('sidepath bug')
+  })
+})
+
+describe('attachPaths', () => {
+  const other: Node = { op: 'MatMul', name: 'n.MatMul', inputs: ['x', 'v'], outputs: ['w'], attributes: {} }
+  const pair = {
+    name: 'm',
+    linears: [
+      { module: 'm', in: 3, out: 2 },
+      { module: 'n', in: 3, out: 5 },
+    ],
+  }
+  const nodesOf = (routed: Graph) =>
+    routed.nodes.map(({ op, inputs, outputs }) => [op, ...inputs, '→', ...outputs].join(' '))
+
+  it('multiplies by one A for the linears of a site and computes y = x·W + (x·A)·B for each', () => {
+    expect(nodesOf(attachPaths({ ...graph, nodes: [linear, other, after] }, [pair]))).toEqual([
+      'MatMul x path.m.lora_A → m.lora_A.MatMul',
+      'Split m.lora_A.MatMul → m.low n.low',
+      'MatMul x w → m.base',
+      'MatMul m.low path.m.lora_B → m.lora_B.MatMul',
+      'Add m.base m.lora_B.MatMul → y',
+      'MatMul x v → n.base',
+      'MatMul n.low path.n.lora_B → n.lora_B.MatMul',
+      'Add n.base n.lora_B.MatMul → w',
+      'Sigmoid y → z',
+    ])
+  })
+
+  it('takes the product as it is where a site has one linear', () => {
+    const alone = { name: 'm', linears: pair.linears.slice(0, 1) }
+    expect(nodesOf(attachPaths(graph, [alone]))).toEqual([
+      'MatMul x path.m.lora_A → m.lora_A.MatMul',
+      'MatMul x w → m.base',
+      'MatMul m.lora_A.MatMul path.m.lora_B → m.lora_B.MatMul',
+      'Add m.base m.lora_B.MatMul → y',
+      'Sigmoid y → z',
+    ])
+  })
+
+  it('is a bug where the linears of a site read different values, or one is nowhere in the graph', () => {
+    const apart = { ...graph, nodes: [linear, { ...other, inputs: ['y', 'v'] }] }
+    expect(() => attachPaths(apart, [pair])).toThrow('n does not read what m reads')
+    expect(() => attachPaths(graph, [pair])).toThrow('the graph has no node n.MatMul')
   })
 })
 

@@ -59,12 +59,66 @@ export function fillBank(manifest: Manifest, layout: readonly CompiledAdapter[],
 
 function bankFeeds(bank: Bank | undefined, rows: readonly Row[]): Feeds {
   if (bank === undefined) return {}
-  const slots = rows.map(({ adapter }) => {
+  return { ...bank.feeds, [graphNames.adapterSlots]: int(slotsOf(bank, rows), rows.length) }
+}
+
+function slotsOf(bank: Bank, rows: readonly Row[]): number[] {
+  return rows.map(({ adapter }) => {
     const slot = bank.slotOf.get(adapter)
     if (slot === undefined) throw new Error(`no slot holds ${adapter}`)
     return slot
   })
-  return { ...bank.feeds, [graphNames.adapterSlots]: int(slots, rows.length) }
+}
+
+/** For engine.onnx: as few groups as there can be where neighbours use the same adapter equally often, else one a row. */
+function groupFeeds(
+  inputs: readonly string[],
+  manifest: Manifest,
+  bank: Bank | undefined,
+  rows: readonly Row[],
+): Feeds {
+  if (bank === undefined) return {}
+  const slots = slotsOf(bank, rows)
+  const groups = groupsOf(slots)
+  const slice = (name: string, slot: number) => {
+    const { data, dims } = bank.feeds[name] as Tensor
+    const size = data.length / (dims[0] ?? 1)
+    return (data as Float32Array).subarray(slot * size, (slot + 1) * size)
+  }
+  const feeds: Feeds = {}
+  let next = 0
+  while (next < manifest.bank.length) {
+    const others = manifest.bank.slice(next + 1)
+    // A linear that no A is named after shares that of the one before it.
+    const end = others.findIndex(({ module }) => inputs.includes(graphNames.pathA(module)))
+    const linears = manifest.bank.slice(next, end === -1 ? undefined : next + 1 + end)
+    next += linears.length
+    const [first] = linears as [Manifest['bank'][number]]
+    const R = bank.feeds[graphNames.bankA(first.module)]?.dims[2] ?? 0
+    const wide = R * linears.length
+    const A = new Float32Array(groups.length * first.in * wide)
+    for (const [index, { module, out }] of linears.entries()) {
+      const B = new Float32Array(groups.length * R * out)
+      for (const [group, slot] of groups.entries()) {
+        B.set(slice(graphNames.bankB(module), slot), group * R * out)
+        const columns = slice(graphNames.bankA(module), slot)
+        for (let i = 0; i < first.in; i += 1) {
+          A.set(columns.subarray(i * R, (i + 1) * R), (group * first.in + i) * wide + index * R)
+        }
+      }
+      feeds[graphNames.pathB(module)] = float(B, groups.length, R, out)
+    }
+    feeds[graphNames.pathA(first.module)] = float(A, groups.length, first.in, wide)
+  }
+  return feeds
+}
+
+function groupsOf(slots: readonly number[]): readonly number[] {
+  for (let each = slots.length; each > 1; each -= 1) {
+    const starts = slots.filter((_, row) => row % each === 0)
+    if (slots.length % each === 0 && slots.every((slot, row) => slot === starts[Math.floor(row / each)])) return starts
+  }
+  return slots
 }
 
 /** Row-wise logits: [row][position][vocab]. */
@@ -217,7 +271,7 @@ export class EngineRunner {
       [graphNames.pastLengths]: int(past, rows.length),
       [graphNames.logitIndices]: int(pairs.flat(), pairs.length, 2),
       ...cache,
-      ...bankFeeds(bank, rows),
+      ...groupFeeds(this.#session.inputs, this.#manifest, bank, rows),
     })
     this.#store(results, past, counts, tokens, cache)
     const flat = apart(results, 1, pairs.length)[0] ?? []

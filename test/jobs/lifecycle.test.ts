@@ -68,13 +68,14 @@ describe('kill -9 in the middle of a job', () => {
     expect(JSON.parse(await readFile(join(folder, 'jobs', `${id}.json`), 'utf8')).state).toBe('running')
     expect(await partials(folder)).toEqual([expect.stringMatching(new RegExp(`^\\.${id}\\.`))])
 
-    const second = await spawnService(folder)
-    const job = await second.client.end(id)
+    // Before the second service, whose idle connections end while this thread computes.
     const direct = await compile(
       { base: memoryFolder('base', base), adapters: [], target: 'merged' },
       memoryOut(),
       nodeHost,
     )
+    const second = await spawnService(folder)
+    const job = await second.client.end(id)
     expect(job).toMatchObject({ state: 'done', artifact: direct.id })
     expect(await second.client.end(next.id)).toMatchObject({ state: 'done' })
     expect(await partials(folder)).toEqual([])

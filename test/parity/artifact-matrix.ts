@@ -6,6 +6,7 @@ import { gunzipSync } from 'node:zlib'
 import type { CompileInput } from '../../compiler/compile.ts'
 import { compileAny } from '../../compiler/compile-any.ts'
 import type { Manifest } from '../../compiler/contract.ts'
+import { graphFiles } from '../../compiler/contract.ts'
 import { InputError } from '../../compiler/errors.ts'
 import type { OutFolder } from '../../compiler/host.ts'
 import type { QuantiseOptions } from '../../compiler/quantise/spec.ts'
@@ -122,7 +123,7 @@ async function graphsOf({ base, target, adapters: paths, quantise, isExport }: C
   const input: CompileInput = { base: openFolder(base), adapters, target, ...(quantise && { quantise }) }
   const { manifest } = await compileAny(input, out, nodeHost)
   const hashes = new Map(manifest.files.map(({ path, sha256 }) => [path, sha256]))
-  return [...new Set(Object.values(manifest.graphs))].map((path) => ({ path, sha256: hashes.get(path) }))
+  return graphFiles(manifest).map((path) => ({ path, sha256: hashes.get(path) }))
 }
 
 /** A stack of nothing is no artifact, two classifiers do not go into one, and docs/surgery.md says what no path is made for. */

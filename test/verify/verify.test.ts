@@ -61,9 +61,10 @@ const lines = ({ comparisons }: Verification) =>
 describe('an untouched artifact passes', () => {
   it('routed: each adapter on both graphs against its merged form', async () => {
     const found = await run(pristine.routed!)
-    expect(found).toMatchObject({ ok: true, problems: [], notes: [], target: 'routed', files: 6 })
+    expect(found).toMatchObject({ ok: true, problems: [], notes: [], target: 'routed', files: 7 })
     expect(lines(found)).toEqual([
       'base base model.onnx engine.onnx true',
+      'base base model.onnx engine-base.onnx true',
       'a routed merged model.onnx true',
       'a routed merged engine.onnx true',
       'b routed merged model.onnx true',

@@ -1,0 +1,42 @@
+// In which shape the layers' linears see the hidden states: a row of the batch by itself, or the rows of a group together.
+import { graphNames } from '../contract.ts'
+import type { GraphBuilder } from './builder.ts'
+
+/** B rows, S tokens, G groups of B/G rows, D head size. */
+export interface Rows {
+  /** Hidden states [B, S, hidden] → the shape in which the linears run. */
+  enter(hidden: string): string
+  /** And back. */
+  leave(hidden: string): string
+  /** Of a linear, `count` heads → [B, S, count, D]. */
+  apart(at: string, x: string, count: number): string
+  /** [B, S, heads, D] → for a linear. */
+  flat(at: string, x: string, heads: number): string
+}
+
+/** [B, S, …] everywhere. */
+export function rowsApart(builder: GraphBuilder, headDim: number): Rows {
+  return {
+    enter: (hidden) => hidden,
+    leave: (hidden) => hidden,
+    apart: (at, x, count) => builder.node('Reshape', at, [x, builder.ints(0, 0, count, headDim)]),
+    flat: (at, x, heads) => builder.node('Reshape', at, [x, builder.ints(0, 0, heads * headDim)]),
+  }
+}
+
+/** [G, B/G·S, …] for the linears: no row is copied, as those of a group are neighbours. `factor`: an input [G, …]. */
+export function rowsInGroups(builder: GraphBuilder, factor: string, hiddenSize: number, headDim: number): Rows {
+  const groups = builder.node('Shape', 'groups', [factor], { start: 0, end: 1 })
+  const rows = builder.node('Shape', 'rows', [graphNames.inputIds])
+  const shape = (at: string, front: string, ...sizes: number[]): string => {
+    const name = `${at}.${sizes.join('.')}`
+    return builder.has(name) ? name : builder.node('Concat', name, [front, builder.ints(...sizes)], { axis: 0 })
+  }
+  const grouped = (width: number) => shape('groups.of', groups, -1, width)
+  return {
+    enter: (hidden) => builder.node('Reshape', 'groups.hidden', [hidden, grouped(hiddenSize)]),
+    leave: (hidden) => builder.node('Reshape', 'rows.hidden', [hidden, shape('rows.of', rows, hiddenSize)]),
+    apart: (at, x, count) => builder.node('Reshape', at, [x, shape('rows.of', rows, count, headDim)]),
+    flat: (at, x, heads) => builder.node('Reshape', at, [x, grouped(heads * headDim)]),
+  }
+}
