@@ -24,7 +24,7 @@ import {
   summariseQuantisation,
 } from './quantise.ts'
 import { table } from './table.ts'
-import { runVerification, summariseVerification } from './verification.ts'
+import { MAX_RUN_BYTES, runVerification, summariseVerification } from './verification.ts'
 
 export interface CompileOptions extends QuantiseFlags {
   readonly base: string
@@ -80,12 +80,6 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
       : `${summary(id, manifest, out, seconds)}${blocks}${stored}${checked}\n`,
   )
 }
-
-/**
- * Of the weights as float32. Running two forms of both graphs takes some five times that in memory, which a compile, that
- * streams, does not otherwise need.
- */
-const MAX_RUN_BYTES = 1024 ** 3
 
 interface FolderInput {
   readonly base: string

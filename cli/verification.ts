@@ -6,6 +6,12 @@ import { verify } from '../compiler/verify/verify.ts'
 import { graphFolder, verifyHost } from './graph-folder.ts'
 import { table } from './table.ts'
 
+/**
+ * Of the weights as float32. Running two forms of both graphs takes some five times that in memory, which a compile, that
+ * streams, does not otherwise need.
+ */
+export const MAX_RUN_BYTES = 1024 ** 3
+
 export interface VerificationInput {
   /** Folder of the artifact. */
   readonly artifact: string

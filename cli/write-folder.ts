@@ -8,12 +8,12 @@ import { UserError } from './fail.ts'
 const EXIT_INTERRUPTED = 130
 
 /**
- * Runs `write` on a staging folder beside `path` and renames it into place. On SIGINT or SIGTERM `stop` is called, what
+ * Runs `write` on a staging folder beside `path`, which lies at `stagedPath`, and renames it into place. On SIGINT or SIGTERM `stop` is called, what
  * was written is removed, and the process ends.
  */
 export async function writeFolder<T>(
   path: string,
-  write: (out: OutFolder) => Promise<T>,
+  write: (out: OutFolder, stagedPath: string) => Promise<T>,
   stop: () => void,
 ): Promise<T> {
   await requireFree(path)
@@ -31,7 +31,7 @@ export async function writeFolder<T>(
       // The process ends in a moment; a file made now would bring the folder back.
       create: (file) => (isInterrupted ? new Promise(() => {}) : staged.create(file)),
     }
-    const result = await write(out)
+    const result = await write(out, staged.path)
     await staged.commit()
     return result
   } finally {

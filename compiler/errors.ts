@@ -28,6 +28,7 @@ export type ProblemCode =
   | 'onnx-invalid'
   | 'onnx-ambiguous'
   | 'onnx-unsupported'
+  | 'onnx-unprobed'
   | 'onnx-adapter-invalid'
   | 'gguf-invalid'
   | 'gguf-unsupported'

@@ -9,6 +9,20 @@ import type { Session, Tensor, TensorData } from './session.ts'
 
 export type { Session, Tensor } from './session.ts'
 
+/** Of a type that its array does not tell; `data` of float16 are the bits. */
+export interface TypedTensor {
+  readonly type: 'float32' | 'float16' | 'int64' | 'int32' | 'bool'
+  readonly data: TensorData | Uint16Array | Int32Array | Uint8Array
+  readonly dims: readonly number[]
+}
+
+export interface NodeSession extends Session {
+  run(
+    feeds: Readonly<Record<string, Tensor | TypedTensor>>,
+    outputs?: readonly string[],
+  ): Promise<Record<string, Tensor>>
+}
+
 export interface SessionOptions {
   /** Threads of the matrix kernels; 0 lets ONNX Runtime take one per core. */
   readonly threads?: number
@@ -34,7 +48,7 @@ export function hasCuda(): boolean {
 }
 
 /** Opens a graph file; its external data is read from the same folder. */
-export async function openSession(path: string, options: SessionOptions = {}): Promise<Session> {
+export async function openSession(path: string, options: SessionOptions = {}): Promise<NodeSession> {
   const session = await ort.InferenceSession.create(path, {
     executionProviders: options.provider === 'cuda' ? ['cuda', 'cpu'] : ['cpu'],
     intraOpNumThreads: options.threads ?? 0,
@@ -71,9 +85,9 @@ export async function openSession(path: string, options: SessionOptions = {}): P
 }
 
 /** A wrapped input costs about a microsecond, and there are hundreds that are the same objects at every step. */
-const wrapped = new WeakMap<Tensor, ort.Tensor>()
+const wrapped = new WeakMap<Tensor | TypedTensor, ort.Tensor>()
 
-function toOrt(tensor: Tensor): ort.Tensor {
+function toOrt(tensor: Tensor | TypedTensor): ort.Tensor {
   let known = wrapped.get(tensor)
   if (known === undefined) {
     known = wrap(tensor)
@@ -82,7 +96,8 @@ function toOrt(tensor: Tensor): ort.Tensor {
   return known
 }
 
-function wrap(tensor: Tensor): ort.Tensor {
+function wrap(tensor: Tensor | TypedTensor): ort.Tensor {
+  if ('type' in tensor) return new ort.Tensor(tensor.type, tensor.data as ort.Tensor.DataType, tensor.dims)
   return tensor.data instanceof Float32Array
     ? new ort.Tensor('float32', tensor.data, tensor.dims)
     : new ort.Tensor('int64', tensor.data, tensor.dims)

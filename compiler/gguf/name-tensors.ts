@@ -12,6 +12,9 @@ export interface NamedTensor {
 
 /** Not weights: their meaning goes into config.json. */
 export const ROPE_FACTORS = 'rope_freqs.weight'
+export const LONGROPE_FACTORS = { short: 'rope_factors_short.weight', long: 'rope_factors_long.weight' } as const
+
+const NO_WEIGHTS: readonly string[] = [ROPE_FACTORS, LONGROPE_FACTORS.short, LONGROPE_FACTORS.long]
 
 /** In file order. Throws `InputError` that lists every tensor that has no place in the architecture. */
 export function nameTensors(
@@ -22,7 +25,7 @@ export function nameTensors(
   const problems = new Problems()
   const named: NamedTensor[] = []
   for (const stored of tensors.values()) {
-    if (stored.name === ROPE_FACTORS) continue
+    if (NO_WEIGHTS.includes(stored.name)) continue
     const place = placeOf(architecture, stored.name)
     if (place === undefined) {
       problems.add(
@@ -43,5 +46,7 @@ function placeOf(architecture: Architecture, name: string): Omit<NamedTensor, 's
   const place = Object.hasOwn(table, part) ? table[part] : undefined
   if (place === undefined) return undefined
   const prefix = layer === undefined ? '' : `${architecture.layers}.${layer}.`
-  return { name: `${prefix}${place.to}.${kind}`, altered: place.altered }
+  // A bias has nothing to be transposed.
+  const altered = place.altered === 'transposed' && kind === 'bias' ? undefined : place.altered
+  return { name: `${prefix}${place.to}.${kind}`, altered }
 }

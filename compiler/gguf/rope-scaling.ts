@@ -3,7 +3,7 @@ import { inputError, quote } from '../errors.ts'
 import type { ByteSource } from '../host.ts'
 import type { ConfigJson } from './architectures/architecture.ts'
 import type { Metadata } from './metadata.ts'
-import { ROPE_FACTORS } from './name-tensors.ts'
+import { LONGROPE_FACTORS, ROPE_FACTORS } from './name-tensors.ts'
 import type { GgufTensor } from './read.ts'
 import { shortestFloat } from './shortest-float.ts'
 
@@ -19,6 +19,8 @@ export async function readRopeScaling(
   { rope_theta: theta, head_dim: headDim }: ConfigJson,
 ): Promise<ConfigJson | null> {
   const prefix = `${metadata.need('general.architecture', metadata.string)}.rope.scaling`
+  const long = await longrope(source, metadata, tensors, prefix)
+  if (long !== undefined) return long
   const type = metadata.string(`${prefix}.type`) ?? 'none'
   const factors = tensors.get(ROPE_FACTORS)
   if (factors !== undefined) return fromFactors(source, factors, Number(theta), Number(headDim))
@@ -29,6 +31,41 @@ export async function readRopeScaling(
     'gguf-unsupported',
     `${metadata.file}: ${prefix}.type is ${quote(type)}; "linear" and Llama 3's are read, give the Hugging Face folder`,
   )
+}
+
+/** Phi's: a factor a wave, one list up to the original length and one beyond. `undefined` where there are none. */
+async function longrope(
+  source: ByteSource,
+  metadata: Metadata,
+  tensors: ReadonlyMap<string, GgufTensor>,
+  prefix: string,
+): Promise<ConfigJson | undefined> {
+  const [short, long] = [tensors.get(LONGROPE_FACTORS.short), tensors.get(LONGROPE_FACTORS.long)]
+  if (short === undefined && long === undefined) return undefined
+  if (short === undefined || long === undefined) {
+    const missing = short === undefined ? LONGROPE_FACTORS.short : LONGROPE_FACTORS.long
+    throw inputError('tensor-missing', `${source.name}: ${missing} is missing beside the other; convert it again`)
+  }
+  const original = metadata.need(`${prefix}.original_context_length`, metadata.number)
+  const positions = metadata.number(prefix.replace('.rope.scaling', '.context_length')) ?? original
+  const usual = positions <= original ? 1 : Math.sqrt(1 + Math.log(positions / original) / Math.log(original))
+  const factor = metadata.number(`${prefix}.attn_factor`)
+  return {
+    rope_type: 'longrope',
+    short_factor: await readFactors(source, short),
+    long_factor: await readFactors(source, long),
+    original_max_position_embeddings: original,
+    // A configuration says it only where it is not what follows from the lengths.
+    ...(factor === undefined || Math.fround(usual) === Math.fround(factor) ? {} : { attention_factor: factor }),
+  }
+}
+
+async function readFactors(source: ByteSource, { name, format, shape, offset, bytes }: GgufTensor): Promise<number[]> {
+  if (format.name !== 'F32' || shape.length !== 1 || (shape[0] as number) > MAX_FACTORS) {
+    throw inputError('tensor-shape', `${source.name}: ${name} is not a list of at most ${MAX_FACTORS} F32`)
+  }
+  const factors = new Float32Array(new Uint8Array(await source.read(offset, bytes)).buffer)
+  return Array.from(factors, shortestFloat)
 }
 
 /**

@@ -45,7 +45,9 @@ export function ggufWeights(source: ByteSource, named: readonly NamedTensor[], h
     close: () => source.close(),
     quantised(name) {
       const tensor = byName.get(name)
-      return tensor === undefined || tensor.stored.format.elements === 1
+      // Blocks lie along the rows of the file: what is turned round, or counted from another zero, has none of its own.
+      const keeps = tensor?.altered === undefined || tensor.altered === 'turned'
+      return tensor === undefined || tensor.stored.format.elements === 1 || !keeps
         ? undefined
         : quantisedTensor(source, tensor, headDim)
     },

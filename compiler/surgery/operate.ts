@@ -22,6 +22,8 @@ import { ambiguous, findLinears, refuseAmbiguous, refuseMissing } from './find-l
 import { spellAs } from './fused.ts'
 import type { Evidence, Site } from './linear.ts'
 import { type DataPatch, mergeWeights, type Rounding } from './merge-weights.ts'
+import type { ProbeHost } from './probe-session.ts'
+import { type SurgeryVerification, verifySurgery } from './verify-surgery.ts'
 
 export const SURGERY_FILE = 'surgery.json'
 export const SURGERY_SCHEMA = 'sidepath.surgery/1'
@@ -59,11 +61,23 @@ export type SurgeryReport = {
   readonly coverage: readonly SurgeryCoverage[]
   /** Of a merge into quantised linears. */
   readonly roundings?: readonly Rounding[]
+  /** Absent where nothing was run. */
+  readonly verification?: SurgeryVerification
+  /** Why nothing was run, though it was asked for. */
+  readonly notRun?: string
   readonly files: readonly FileEntry[]
 }
 
-/** Writes the files and `surgery.json` into `out`. Throws `InputError` before the first byte. */
-export async function operate(input: SurgeryInput, out: OutFolder, host: Host): Promise<SurgeryReport> {
+/**
+ * Writes the files and `surgery.json` into `out`. Throws `InputError` before the first byte; with `probes`, what was written
+ * is run beside the original, and the figures are in the report, or in the sentence of an `InputError`.
+ */
+export async function operate(
+  input: SurgeryInput,
+  out: OutFolder,
+  host: Host,
+  probes?: ProbeHost,
+): Promise<SurgeryReport> {
   const { base, target } = input
   const files = input.files.toSorted()
   const models = await Promise.all(files.map((file) => readModel(base, file)))
@@ -122,18 +136,36 @@ export async function operate(input: SurgeryInput, out: OutFolder, host: Host): 
     if (target !== 'merged') written.push(await writeFile(out, adapterPath(id), bytes, host))
     entries.push(describeAdapter(adapter, id, target === 'merged' ? undefined : adapterPath(id)))
   }
+  const changed = linears.filter(({ module }) => modules.has(module))
+  const rounding = Math.max(0, ...roundings.map(({ relativeError }) => relativeError))
+  const operated = { target, digest, linears: changed, targeted, adapters, entries, locations, rounding }
+  const all = found.map(({ sites }) => sites)
+  const notRun = probes && whyNotRun(sources, probes)
+  const verification =
+    probes && notRun === undefined ? await verifySurgery({ ...operated, found: all }, probes) : undefined
   const report: SurgeryReport = {
     schema: SURGERY_SCHEMA,
     target,
     base: { digest, files: sources },
     adapters: entries,
-    linears: linears.filter(({ module }) => modules.has(module)),
+    linears: changed,
     coverage: targeted.flatMap(({ sites }) => adapters.flatMap((adapter) => coverage(adapter, sites))),
     ...(roundings.length > 0 && { roundings }),
+    ...(verification && { verification }),
+    ...(notRun && { notRun }),
     files: written,
   }
   await writeFile(out, SURGERY_FILE, new TextEncoder().encode(canonicalJson(report)), host)
   return report
+}
+
+function whyNotRun(sources: readonly FileEntry[], { maxBytes }: ProbeHost): string | undefined {
+  const total = sources.reduce((sum, { bytes }) => sum + bytes, 0)
+  if (maxBytes === undefined || total <= maxBytes) return undefined
+  return (
+    `not run against its sources: the model has ${total} bytes, above ${maxBytes}, and running its forms takes several ` +
+    'times that; --verify graphs runs them'
+  )
 }
 
 async function readModel(base: Folder, file: string): Promise<SurgeryModel> {

@@ -4,9 +4,10 @@ import type { GgufTensor } from '../read.ts'
 
 /**
  * What the conversion to GGUF did, to be undone. `turned`: the rows of each head are interleaved, first and second half of
- * the head alternating, for rotary embeddings that turn neighbours.
+ * the head alternating, for rotary embeddings that turn neighbours. `one-plus`: 1 was added, for norms by 1 + w.
+ * `transposed`: a matrix that Hugging Face stores [in, out] is [out, in] here, as every other.
  */
-export type Alteration = 'turned'
+export type Alteration = 'turned' | 'one-plus' | 'transposed'
 
 export interface Place {
   /** Without `.weight` or `.bias`. */

@@ -2,12 +2,17 @@
 import { inputError, quote } from '../../errors.ts'
 import type { Metadata } from '../metadata.ts'
 import type { Architecture } from './architecture.ts'
+import { gemma2 } from './gemma2.ts'
+import { gemma3 } from './gemma3.ts'
+import { gpt2 } from './gpt2.ts'
+import { granite } from './granite.ts'
 import { llama } from './llama.ts'
 import { olmo2 } from './olmo2.ts'
+import { phi3 } from './phi3.ts'
 import { qwen2 } from './qwen2.ts'
 import { qwen3 } from './qwen3.ts'
 
-const ALL: readonly Architecture[] = [llama, qwen2, qwen3, olmo2]
+const ALL: readonly Architecture[] = [llama, qwen2, qwen3, olmo2, gemma2, gemma3, phi3, gpt2, granite]
 
 /** Throws `InputError` for another architecture, and for a key of this one that nothing here honours. */
 export function architectureOf(metadata: Metadata): Architecture {

@@ -43,15 +43,22 @@ export const DECODER_LAYER: Readonly<Record<string, Place>> = {
   ffn_down: { to: 'mlp.down_proj' },
 }
 
-/** Absent keys are left to the defaults of the config reader only where GGUF itself has none. */
-export function decoderConfig(metadata: Metadata, tensors: ReadonlyMap<string, GgufTensor>): ConfigJson {
+/**
+ * Absent keys are left to the defaults of the config reader only where GGUF itself has none. `turnsPart`: the caller says in
+ * the configuration how much of a head turns.
+ */
+export function decoderConfig(
+  metadata: Metadata,
+  tensors: ReadonlyMap<string, GgufTensor>,
+  { turnsPart = false } = {},
+): ConfigJson {
   const prefix = metadata.need('general.architecture', metadata.string)
   const need = (key: string) => metadata.need(`${prefix}.${key}`, metadata.number)
   const optional = (key: string) => metadata.number(`${prefix}.${key}`)
   const heads = need('attention.head_count')
   const hidden = need('embedding_length')
   const headDim = optional('attention.key_length') ?? hidden / heads
-  for (const key of ['rope.dimension_count', 'attention.value_length']) {
+  for (const key of turnsPart ? ['attention.value_length'] : ['rope.dimension_count', 'attention.value_length']) {
     if ((optional(key) ?? headDim) === headDim) continue
     throw inputError(
       'gguf-unsupported',

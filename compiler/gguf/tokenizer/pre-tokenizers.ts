@@ -55,6 +55,7 @@ const BY_NAME: ReadonlyMap<string, PreTokenizer> = new Map([
   ['gpt-2', GPT2],
   ['olmo', GPT2],
   ['smollm', SMOLLM],
+  ['refact', SMOLLM],
   ['llama-bpe', LLAMA3],
   ['llama3', LLAMA3],
   ['llama-v3', LLAMA3],

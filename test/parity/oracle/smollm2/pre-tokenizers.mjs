@@ -9,7 +9,7 @@ const { getLlama } = await import(peer)
 const { texts } = JSON.parse(readFileSync(new URL('./inputs.json', import.meta.url), 'utf8'))
 const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error' })
 const found = {}
-for (const pre of ['llama-bpe', 'qwen2', 'gpt-2', 'dbrx', 'default']) {
+for (const pre of ['llama-bpe', 'qwen2', 'gpt-2', 'dbrx', 'default', 'refact']) {
   const model = await llama.loadModel({ modelPath: `${process.argv[2]}/pre-${pre}.gguf` })
   found[pre] = texts.map((text) => [...model.tokenize(text, true)])
   await model.dispose()
