@@ -11,7 +11,9 @@ import { addExplain } from './explain.ts'
 import { addGrants } from './grants.ts'
 import { addIssuers } from './issuers.ts'
 import { addKeys } from './keys.ts'
+import { addLimits } from './limits.ts'
 import { addModels } from './models.ts'
+import { addPrices } from './prices.ts'
 import { addGroups, addRoles } from './roles.ts'
 import { addTenants } from './tenants.ts'
 import { addUsage } from './usage.ts'
@@ -32,6 +34,8 @@ export function createAdmin(): Hono<GatewayEnv> {
   addModels(admin)
   addGrants(admin)
   addExperiments(admin)
+  addLimits(admin)
+  addPrices(admin)
   addUsage(admin)
   addAudit(admin)
   addExplain(admin)

@@ -1,4 +1,5 @@
 // The records in D1: what was assigned, exposed, served, counted and changed. Written once or settled once, by trigger.
+import { sql } from 'drizzle-orm'
 import { foreignKey, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { adapters, arms, bases, flag, keys, tenantId, time } from './schema.ts'
 
@@ -62,6 +63,15 @@ export interface UsedPart {
   readonly grant: string
 }
 
+/** Of one window of one limit. */
+export interface Hold {
+  readonly limit: string
+  /** Whose count it is, where the limit has one for each; else empty. */
+  readonly subject: string
+  readonly start: number
+  readonly held: number
+}
+
 /** One row per dispatched request: opened before the backend sees it, settled once. Also the record of the decision. */
 export const usage = sqliteTable(
   'usage',
@@ -95,6 +105,17 @@ export const usage = sqliteTable(
     ttftMs: integer('ttft_ms'),
     createdAt: time('created_at').notNull(),
     settledAt: time('settled_at'),
+    /** As they were when the request began; null: the target had no price. */
+    promptPrice: integer('prompt_price'),
+    completionPrice: integer('completion_price'),
+    /** What was charged to limits and, where there is a price, as `cost`: the tokens, their bound, or nothing. */
+    charge: text('charge', { enum: ['measured', 'bound', 'nothing'] }),
+    /** Micro-units, rounded up; null while open or without a price. */
+    cost: integer('cost'),
+    /** What is held of which limits while the request runs. */
+    holds: text('holds', { mode: 'json' }).$type<readonly Hold[]>(),
+    /** When the holds lapse if nobody settles; null where there are none, or no more. */
+    heldUntil: time('held_until'),
   },
   (t) => [
     foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
@@ -105,6 +126,7 @@ export const usage = sqliteTable(
     index('usage_base').on(t.baseDigest),
     index('usage_created').on(t.tenantId, t.createdAt),
     index('usage_receipt').on(t.receipt),
+    index('usage_held').on(t.tenantId, t.heldUntil).where(sql`held_until IS NOT NULL`),
   ],
 )
 
@@ -119,6 +141,21 @@ export const audit = sqliteTable('audit', {
   beforeDigest: text('before_digest'),
   afterDigest: text('after_digest'),
 })
+
+/** What was used of a limit in a window [start, end), and what running requests hold of it. Old windows go, by trigger. */
+export const limitWindows = sqliteTable(
+  'limit_windows',
+  {
+    tenantId: tenantId(),
+    limitId: text('limit_id').notNull(),
+    subject: text('subject').notNull(),
+    start: time('start').notNull(),
+    end: time('end').notNull(),
+    used: integer('used').notNull(),
+    held: integer('held').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.limitId, t.subject, t.start] })],
+)
 
 /** When a key was last used, to the minute or so. Apart from `keys`: a use is no change of the policy. */
 export const keyUses = sqliteTable('key_uses', {

@@ -1,8 +1,10 @@
 // The inference routes: parse, choose, open the meter, sign, dispatch, relay, settle.
 import { CapabilityClaims } from '../../gpu-backend/contract.ts'
 import { type GatewayContext, userPolicy } from '../context.ts'
+import { fromDatabase } from '../database/from-database.ts'
 import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
 import { orderByAffinity } from '../experiment/hash-bucket.ts'
+import { boundTokens } from '../limits/bound-tokens.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
@@ -73,9 +75,12 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   const policy = userPolicy(c)
   const { now } = c.get('world')
   const request = await parseInferRequest(c.req.raw, endpoint)
-  const choice = await chooseTarget(c.get('db'), policy, request.model, now())
+  const db = c.get('db')
+  const requestId = c.get('requestId')
+  const choice = await fromDatabase(() => chooseTarget(db, policy, request.model, now()))
   if (choice === undefined) throw modelNotFound()
-  const meter = await openMeter(c.get('db'), policy, choice, c.get('requestId'), now)
+  const bound = () => boundTokens(request.fields, policy.registry.maxTokens)
+  const meter = await fromDatabase(() => openMeter(db, { policy, choice, requestId, bound }, now))
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)
   try {

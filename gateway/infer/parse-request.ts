@@ -17,6 +17,8 @@ export interface InferRequest {
   readonly stream: boolean
   /** JSON for the backend. It has no `model`: what runs is in the signed capability alone. */
   readonly body: string
+  /** As parsed, for those who count. */
+  readonly fields: ChatCompletionRequest | CompletionRequest
 }
 
 export function refuse(error: z.ZodError): never {
@@ -43,5 +45,6 @@ export async function parseInferRequest(request: Request, endpoint: Endpoint): P
   const options = stream
     ? { stream_options: { include_usage: stream_options?.include_usage === true, continuous_usage_stats: true } }
     : {}
-  return { model: parseModel(name), path: paths[endpoint], stream, body: JSON.stringify({ ...fields, ...options }) }
+  const body = JSON.stringify({ ...fields, ...options })
+  return { model: parseModel(name), path: paths[endpoint], stream, body, fields }
 }

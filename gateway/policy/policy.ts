@@ -1,6 +1,8 @@
 // What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
 import type { Capability } from '../../gpu-backend/contract.ts'
 import { parseModel } from '../infer/parse-model.ts'
+import type { Limits } from '../limits/limit.ts'
+import type { Prices } from '../limits/price.ts'
 import type { Action } from './actions.ts'
 import type { Decision, GrantsAbout, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
@@ -42,6 +44,9 @@ export interface Registry {
   readonly models: ReadonlyMap<string, Model>
   /** Enabled backends by the digest of their base. */
   readonly backends: ReadonlyMap<string, readonly Backend[]>
+  /** Enabled ones. */
+  readonly limits: Limits
+  readonly prices: Prices
 }
 
 export interface Policy {

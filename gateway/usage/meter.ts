@@ -1,10 +1,27 @@
-// The usage row: opened before dispatch together with the exposure, settled once, whatever ends the request.
-import { and, eq, sql } from 'drizzle-orm'
+// The usage row: opened before dispatch together with what is held of limits and the exposure, in one batch; settled once,
+// whatever ends the request, in one batch with what it took.
+import { and, eq, type SQL, sql } from 'drizzle-orm'
+import type { BatchItem } from 'drizzle-orm/batch'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
+import { insertWhere } from '../database/insert-where.ts'
 import { exposures, type UsedPart, usage } from '../database/records.ts'
 import { digestRecord } from '../digest.ts'
 import type { MixedPart } from '../infer/choose-mix.ts'
 import type { Choice } from '../infer/choose-target.ts'
+import {
+  type Claim,
+  claimsOn,
+  findFull,
+  HOLD_MS,
+  haveRoom,
+  hold,
+  holdsOf,
+  release,
+  releaseLapsed,
+} from '../limits/hold.ts'
+import { limitsOn } from '../limits/limit.ts'
+import { costOf, type Price, priceOf } from '../limits/price.ts'
+import { limitExceeded, priceMissing } from '../limits/refuse.ts'
 import { errorFields, log } from '../log.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Tokens } from './read-usage.ts'
@@ -21,8 +38,18 @@ export interface Meter {
   readonly settled: Promise<void>
 }
 
+export interface Metered {
+  readonly policy: Policy
+  readonly choice: Choice
+  readonly requestId: string
+  /** An upper bound of what the request may take; asked for where something depends on it. */
+  readonly bound: () => Tokens
+}
+
 /** 128 bits of the digest: enough to find a row, short enough for a header. */
 const RECEIPT_CHARS = 32
+/** A database that is busy for a moment must not leave a row open. */
+const SETTLE_RETRY_MS = [50, 250]
 
 const recordPart = ({ adapter, weight, grantId }: MixedPart): UsedPart => ({
   adapter: adapter.id,
@@ -31,17 +58,52 @@ const recordPart = ({ adapter, weight, grantId }: MixedPart): UsedPart => ({
   grant: grantId,
 })
 
-export async function openMeter(
-  db: DrizzleD1Database,
-  policy: Policy,
-  choice: Choice,
-  requestId: string,
-  now: () => number,
-): Promise<Meter> {
+const total = ({ promptTokens, completionTokens }: Tokens): number => promptTokens + completionTokens
+
+/** Throws 429 where a limit has no room; then nothing is written, and nothing may be dispatched. */
+export async function openMeter(db: DrizzleD1Database, metered: Metered, now: () => number): Promise<Meter> {
+  const { policy, choice, requestId } = metered
   const createdAt = now()
-  const { target, arm, exposure } = choice
+  const { tenantId } = policy.subject
+  const price = priceOf(policy.registry.prices, choice.target)
+  const bound = once(metered.bound)
+  const claims = claimsOn(
+    limitsOn(policy.registry.limits, policy.subject, choice.target),
+    { tokens: () => total(bound()), cost: () => costOf(price ?? refuseUnpriced(), bound()) },
+    createdAt,
+  )
+  const decision = decisionOf(metered, createdAt)
+  const receipt = (await digestRecord(decision)).slice(0, RECEIPT_CHARS)
+  const holds = holdsOf(claims)
+  const row = {
+    ...decision,
+    receipt,
+    status: 'open',
+    promptPrice: price?.prompt ?? null,
+    completionPrice: price?.completion ?? null,
+    holds: holds.length === 0 ? null : holds,
+    heldUntil: holds.length === 0 ? null : createdAt + HOLD_MS,
+  } as const
+  const admit = async () => {
+    const admitted = insertWhere(db, usage, row, claims.length === 0 ? sql`1` : haveRoom(tenantId, claims))
+    const [rows] = await db.batch([
+      admitted.returning({ requestId: usage.requestId }),
+      ...(claims.length === 0 ? [] : [hold(db, tenantId, claims, requestId)]),
+      ...recordExposure(db, metered, createdAt),
+    ])
+    return rows.length > 0
+  }
+  if (!(await admit())) {
+    const again = (await releaseLapsed(db, tenantId, createdAt)) && (await admit())
+    if (!again) throw limitExceeded(await findFull(db, tenantId, claims), createdAt)
+  }
+  return startMeter(db, { tenantId, requestId, receipt, claims, price, bound, createdAt }, now)
+}
+
+function decisionOf({ policy, choice, requestId }: Metered, createdAt: number) {
+  const { target, arm } = choice
   const { tenantId, keyId, userId } = policy.subject
-  const decision = {
+  return {
     requestId,
     tenantId,
     keyId,
@@ -57,42 +119,79 @@ export async function openMeter(
     mix: target.kind === 'mix' ? target.parts.map(recordPart) : null,
     createdAt,
   }
-  const receipt = (await digestRecord(decision)).slice(0, RECEIPT_CHARS)
-  const open = db.insert(usage).values({ ...decision, receipt, status: 'open' })
-  if (exposure === null) {
-    await open
-  } else {
-    const { servedArmId, ...assigned } = exposure
-    const analysed = servedArmId === exposure.assignedArmId
-    await db.batch([
-      open,
-      db
-        .insert(exposures)
-        .values({ tenantId, ...assigned, servedArmId, analysed, requestId, createdAt })
-        .onConflictDoUpdate({
-          target: [exposures.tenantId, exposures.experimentId, exposures.bucketVersion, exposures.subject],
-          // One way only: a subject who once got another arm stays out of the analysis.
-          set: { analysed: false },
-          setWhere: sql`${analysed ? 1 : 0} = 0`,
-        }),
-    ])
-  }
+}
 
+function recordExposure(db: DrizzleD1Database, metered: Metered, createdAt: number): BatchItem<'sqlite'>[] {
+  const { policy, choice, requestId } = metered
+  if (choice.exposure === null) return []
+  const { servedArmId, ...assigned } = choice.exposure
+  const analysed = servedArmId === assigned.assignedArmId
+  const { tenantId } = policy.subject
+  const row = { tenantId, ...assigned, servedArmId, analysed, requestId, createdAt }
+  return [
+    insertWhere(db, exposures, row, isAdmitted(requestId)).onConflictDoUpdate({
+      target: [exposures.tenantId, exposures.experimentId, exposures.bucketVersion, exposures.subject],
+      // One way only: a subject who once got another arm stays out of the analysis.
+      set: { analysed: false },
+      setWhere: sql`${analysed ? 1 : 0} = 0`,
+    }),
+  ]
+}
+
+const isAdmitted = (requestId: string): SQL =>
+  sql`exists (select 1 from ${usage} where ${usage.requestId} = ${requestId})`
+
+interface Opened {
+  readonly tenantId: string
+  readonly requestId: string
+  readonly receipt: string
+  readonly claims: readonly Claim[]
+  readonly price: Price | null
+  readonly bound: () => Tokens
+  readonly createdAt: number
+}
+
+const NOTHING: Tokens = { promptTokens: 0, completionTokens: 0 }
+
+function startMeter(db: DrizzleD1Database, opened: Opened, now: () => number): Meter {
+  const { tenantId, requestId, receipt, claims, price, bound, createdAt } = opened
   let firstByteAt: number | null = null
   let settling: Promise<void> | null = null
   const { promise: settled, resolve } = Promise.withResolvers<void>()
+
+  /** Counted tokens as they are; unknown ones at their bound where the backend began to answer, else at nothing. */
+  const chargeOf = (tokens: Tokens | null) => {
+    if (tokens !== null) return { charge: 'measured', charged: tokens } as const
+    return firstByteAt === null
+      ? ({ charge: 'nothing', charged: NOTHING } as const)
+      : ({ charge: 'bound', charged: bound() } as const)
+  }
+
   const write = async (outcome: Outcome, tokens: Tokens | null) => {
+    const { charge, charged } = chargeOf(tokens)
+    const cost = price === null ? null : costOf(price, charged)
+    const close = db
+      .update(usage)
+      .set({
+        status: outcome,
+        promptTokens: tokens?.promptTokens ?? null,
+        completionTokens: tokens?.completionTokens ?? null,
+        ttftMs: firstByteAt === null ? null : firstByteAt - createdAt,
+        settledAt: now(),
+        charge,
+        cost,
+        heldUntil: null,
+      })
+      .where(and(eq(usage.requestId, requestId), eq(usage.status, 'open')))
+    const took = { tokens: total(charged), cost: cost ?? 0 }
+    const counted = claims.some(({ metric }) => metric !== 'requests')
+    if (counted) await db.batch([release(db, tenantId, claims, requestId, took), close])
+    else await close
+  }
+
+  const settleOnce = async (outcome: Outcome, tokens: Tokens | null) => {
     try {
-      await db
-        .update(usage)
-        .set({
-          status: outcome,
-          promptTokens: tokens?.promptTokens ?? null,
-          completionTokens: tokens?.completionTokens ?? null,
-          ttftMs: firstByteAt === null ? null : firstByteAt - createdAt,
-          settledAt: now(),
-        })
-        .where(and(eq(usage.requestId, requestId), eq(usage.status, 'open')))
+      await retry(() => write(outcome, tokens))
       if (outcome !== 'failed' && tokens === null) log('usage.unknown', { requestId, outcome })
     } catch (error) {
       log('usage.unsettled', { requestId, outcome, ...errorFields(error) })
@@ -100,6 +199,7 @@ export async function openMeter(
       resolve()
     }
   }
+
   return {
     receipt,
     settled,
@@ -107,8 +207,32 @@ export async function openMeter(
       firstByteAt ??= now()
     },
     settle(outcome, tokens) {
-      settling ??= write(outcome, tokens)
+      settling ??= settleOnce(outcome, tokens)
       return settling
     },
   }
+}
+
+/** Only of what does nothing the second time. */
+async function retry(act: () => Promise<void>): Promise<void> {
+  for (const pauseMs of SETTLE_RETRY_MS) {
+    try {
+      return await act()
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, pauseMs))
+    }
+  }
+  return act()
+}
+
+function once<T>(read: () => T): () => T {
+  let kept: { readonly value: T } | undefined
+  return () => {
+    kept ??= { value: read() }
+    return kept.value
+  }
+}
+
+function refuseUnpriced(): never {
+  throw priceMissing()
 }

@@ -30,6 +30,8 @@ const EXISTING: Readonly<Record<string, string>> = {
   model: 'red',
   grant: 'hr',
   experiment: 'trial',
+  limit: 'wide',
+  price: 'red',
   job: 'f'.repeat(64),
   receipt: 'e'.repeat(32),
 }
@@ -41,6 +43,8 @@ const arms = [
   { id: 'a', weight: 5_000, adapter: 'red' },
   { id: 'b', weight: 5_000, adapter: 'blue' },
 ]
+const wide = { scope: { kind: 'tenant' }, metric: 'requests', window: 'day', amount: 1_000_000 }
+const price = { resource: { kind: 'adapter', id: 'red' }, promptPrice: 1, completionPrice: 2 }
 const infer = { model: 'red', prompt: 'hi' }
 const chat = { model: 'red', messages: [{ role: 'user', content: 'hi' }] }
 const compile = {
@@ -101,6 +105,12 @@ const LINES: Readonly<Record<string, Line>> = {
   'GET /admin/tenants/:tenant/experiments/:experiment/exposures': { plane: 'admin', answer: 200 },
   'GET /admin/tenants/:tenant/usage': { plane: 'admin', answer: 200 },
   'GET /admin/receipts/:receipt': { plane: 'admin', answer: 404 },
+  'GET /admin/tenants/:tenant/limits': { plane: 'admin', answer: 200 },
+  'PUT /admin/tenants/:tenant/limits/:limit': { plane: 'admin', answer: 200, body: wide },
+  'GET /admin/tenants/:tenant/limits/:limit/windows': { plane: 'admin', answer: 200 },
+  'GET /admin/tenants/:tenant/prices': { plane: 'admin', answer: 200 },
+  'PUT /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 200, body: price },
+  'DELETE /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 404, params: { price: 'no-such' } },
   'GET /admin/audit': { plane: 'admin', answer: 200 },
   'POST /admin/explain': { plane: 'admin', answer: 404, body: { key: 'z'.repeat(16), model: 'red' } },
 }
@@ -153,6 +163,8 @@ beforeAll(async () => {
   await admin('PUT', '/tenants/shut', { maxTokens: 1 })
   await admin('PUT', '/tenants/acme/experiments/trial', { arms })
   await admin('PUT', '/tenants/acme/models/blue', { adapter: 'blue' })
+  await admin('PUT', '/tenants/acme/limits/wide', wide)
+  await admin('PUT', '/tenants/acme/prices/red', price)
   // To the holders one by one: what one tenant's every key may use would leave nobody ungranted.
   const own = await mint('acme')
   const ofUser = await mint('acme', { user: 'ada' })

@@ -187,6 +187,7 @@ describe('the epoch', () => {
       'usage',
       'assignments',
       'exposures',
+      'limit_windows',
       'sqlite_sequence',
       '_cf_METADATA',
       '_cf_KV',

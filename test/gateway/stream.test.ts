@@ -136,7 +136,8 @@ describe('the usage row', () => {
     const model = policy?.registry.models.get('red')
     if (!policy || model?.serves.kind !== 'target') throw new Error('not seeded')
     const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null }
-    return openMeter(db, policy, choice, requestId, () => NOW)
+    const bound = () => ({ promptTokens: 10, completionTokens: 10 })
+    return openMeter(db, { policy, choice, requestId, bound }, () => NOW)
   }
 
   it('is settled once, by whichever outcome comes first', async () => {
@@ -162,7 +163,7 @@ describe('the usage row', () => {
   it('is there before the backend is asked, so that nothing runs unrecorded', async () => {
     const broken = { ...env, DB: refusingInserts() }
     const reply = await house.call('POST', '/v1/completions', key.key, { model: 'red', prompt: 'x' }, broken)
-    expect(reply.status).toBe(500)
+    expect([reply.status, reply.json.error.code]).toEqual([503, 'database_unavailable'])
     expect(house.backend.seen).toHaveLength(0)
   })
 
