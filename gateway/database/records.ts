@@ -130,8 +130,9 @@ export const usage = sqliteTable(
   ],
 )
 
-/** Append-only, by trigger. */
+/** Append-only and a chain, by trigger: see audit-chain.ts. */
 export const audit = sqliteTable('audit', {
+  /** Without gaps since rows are chained. */
   id: integer('id').primaryKey({ autoIncrement: true }),
   at: time('at').notNull(),
   /** Id of the admin key, or `bootstrap`. */
@@ -140,6 +141,9 @@ export const audit = sqliteTable('audit', {
   resource: text('resource').notNull(),
   beforeDigest: text('before_digest'),
   afterDigest: text('after_digest'),
+  /** Unique: a chain does not fork. Null in rows of before the chain, which its first row covers. */
+  previousHash: text('previous_hash').unique(),
+  hash: text('hash'),
 })
 
 /** What was used of a limit in a window [start, end), and what running requests hold of it. Old windows go, by trigger. */

@@ -22,6 +22,7 @@ describe('migrations', () => {
       '0004_authorisation.sql',
       '0005_policy-epoch.sql',
       '0006_limits.sql',
+      '0007_audit-chain.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },
