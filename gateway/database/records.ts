@@ -161,6 +161,34 @@ export const limitWindows = sqliteTable(
   (t) => [primaryKey({ columns: [t.tenantId, t.limitId, t.subject, t.start] })],
 )
 
+/** A request that is to run once: claimed with its admission, and what became of it. Goes when it expires. */
+export const idempotency = sqliteTable(
+  'idempotency',
+  {
+    tenantId: tenantId(),
+    /** The key or, of a token, the user: nobody meets the keys of another. */
+    principal: text('principal').notNull(),
+    /** SHA-256 of the header, hex. */
+    keyDigest: text('key_digest').notNull(),
+    /** Of what was asked: the route and the body. */
+    fingerprint: text('fingerprint').notNull(),
+    /** Of what ran, so that an answer is not given again once the name leads elsewhere. */
+    runs: text('runs').notNull(),
+    requestId: text('request_id').notNull(),
+    receipt: text('receipt').notNull(),
+    /** `spent`: charged, and the answer is not there to be given again. */
+    status: text('status', { enum: ['running', 'kept', 'spent'] }).notNull(),
+    answer: text('answer'),
+    createdAt: time('created_at').notNull(),
+    expiresAt: time('expires_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.principal, t.keyDigest] }),
+    index('idempotency_expires').on(t.expiresAt),
+    index('idempotency_request').on(t.requestId),
+  ],
+)
+
 /** When a key was last used, to the minute or so. Apart from `keys`: a use is no change of the policy. */
 export const keyUses = sqliteTable('key_uses', {
   keyId: text('key_id')

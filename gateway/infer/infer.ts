@@ -8,6 +8,7 @@ import { boundTokens } from '../limits/bound-tokens.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
+import { type Replay, readIdempotencyKey } from '../usage/idempotency.ts'
 import { type Meter, openMeter } from '../usage/meter.ts'
 import { readTokens, type Tokens } from '../usage/read-usage.ts'
 import { claimedAdapter } from './choose-mix.ts'
@@ -43,9 +44,10 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
   return callUpstream(world, backends, { path, body, stream, capability, requestId, signal: c.req.raw.signal })
 }
 
-function readWhole(bytes: Uint8Array): Tokens | null {
+function readWhole(bytes: Uint8Array): { text: string; tokens: Tokens | null } {
   try {
-    return readTokens(JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)))
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    return { text, tokens: readTokens(JSON.parse(text)) }
   } catch {
     throw upstreamError(502, 'upstream_invalid')
   }
@@ -59,8 +61,8 @@ async function answer(c: GatewayContext, request: InferRequest, choice: Choice, 
     'x-sidepath-receipt': meter.receipt,
   }
   if (upstream.kind === 'whole') {
-    const tokens = readWhole(upstream.bytes)
-    await meter.settle('settled', tokens)
+    const { text, tokens } = readWhole(upstream.bytes)
+    await meter.settle('settled', tokens, text)
     return new Response(upstream.bytes, { headers })
   }
   const body = relayStream(upstream, {
@@ -69,6 +71,11 @@ async function answer(c: GatewayContext, request: InferRequest, choice: Choice, 
     onEnd: (outcome, tokens) => void meter.settle(outcome, tokens),
   })
   return new Response(body, { headers })
+}
+
+function answerAgain({ answer, receipt }: Replay): Response {
+  const headers = { 'content-type': 'application/json', 'x-sidepath-receipt': receipt, 'idempotent-replayed': 'true' }
+  return new Response(answer, { headers })
 }
 
 export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Response> {
@@ -80,7 +87,9 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   const choice = await fromDatabase(() => chooseTarget(db, policy, request.model, now()))
   if (choice === undefined) throw modelNotFound()
   const bound = () => boundTokens(request.fields, policy.registry.maxTokens)
-  const meter = await fromDatabase(() => openMeter(db, { policy, choice, requestId, bound }, now))
+  const idempotent = await readIdempotencyKey(c.req.raw.headers, policy.subject, request, choice)
+  const meter = await fromDatabase(() => openMeter(db, { policy, choice, requestId, bound, idempotent }, now))
+  if ('answer' in meter) return answerAgain(meter)
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)
   try {

@@ -24,6 +24,7 @@ import { costOf, type Price, priceOf } from '../limits/price.ts'
 import { limitExceeded, priceMissing } from '../limits/refuse.ts'
 import { errorFields, log } from '../log.ts'
 import type { Policy } from '../policy/policy.ts'
+import { claim, conclude, type Idempotent, isUnclaimed, type Replay, replay } from './idempotency.ts'
 import type { Tokens } from './read-usage.ts'
 
 export type Outcome = 'settled' | 'aborted' | 'failed'
@@ -32,8 +33,8 @@ export interface Meter {
   /** Digest of the decision; the caller gets it, and the row can be found by it. */
   readonly receipt: string
   firstByte(): void
-  /** Idempotent: the first outcome counts. Never throws; a failure to write leaves the row open, and is logged. */
-  settle(outcome: Outcome, tokens: Tokens | null): Promise<void>
+  /** `answer`: to be given again under the request's Idempotency-Key. Idempotent: the first outcome counts. Never throws; a failure to write leaves the row open, and is logged. */
+  settle(outcome: Outcome, tokens: Tokens | null, answer?: string): Promise<void>
   /** Resolves once settled, for `waitUntil`. */
   readonly settled: Promise<void>
 }
@@ -44,6 +45,8 @@ export interface Metered {
   readonly requestId: string
   /** An upper bound of what the request may take; asked for where something depends on it. */
   readonly bound: () => Tokens
+  /** Null: the request may run as often as it is sent. */
+  readonly idempotent: Idempotent | null
 }
 
 /** 128 bits of the digest: enough to find a row, short enough for a header. */
@@ -60,9 +63,12 @@ const recordPart = ({ adapter, weight, grantId }: MixedPart): UsedPart => ({
 
 const total = ({ promptTokens, completionTokens }: Tokens): number => promptTokens + completionTokens
 
-/** Throws 429 where a limit has no room; then nothing is written, and nothing may be dispatched. */
-export async function openMeter(db: DrizzleD1Database, metered: Metered, now: () => number): Promise<Meter> {
-  const { policy, choice, requestId } = metered
+/**
+ * The meter of a request that may be dispatched now, or the answer that it has had. Throws 429 where a limit has no room,
+ * 422 or 425 where its Idempotency-Key is in the way; then nothing is written, and nothing may be dispatched.
+ */
+export async function openMeter(db: DrizzleD1Database, metered: Metered, now: () => number): Promise<Meter | Replay> {
+  const { policy, choice, requestId, idempotent } = metered
   const createdAt = now()
   const { tenantId } = policy.subject
   const price = priceOf(policy.registry.prices, choice.target)
@@ -84,20 +90,34 @@ export async function openMeter(db: DrizzleD1Database, metered: Metered, now: ()
     holds: holds.length === 0 ? null : holds,
     heldUntil: holds.length === 0 ? null : createdAt + HOLD_MS,
   } as const
+  const conditions = [
+    ...(claims.length === 0 ? [] : [haveRoom(tenantId, claims)]),
+    ...(idempotent === null ? [] : [isUnclaimed(tenantId, idempotent)]),
+  ]
   const admit = async () => {
-    const admitted = insertWhere(db, usage, row, claims.length === 0 ? sql`1` : haveRoom(tenantId, claims))
-    const [rows] = await db.batch([
-      admitted.returning({ requestId: usage.requestId }),
+    const admission = insertWhere(db, usage, row, and(...conditions) ?? sql`1`).returning({ id: usage.requestId })
+    const along = [
       ...(claims.length === 0 ? [] : [hold(db, tenantId, claims, requestId)]),
       ...recordExposure(db, metered, createdAt),
-    ])
-    return rows.length > 0
+    ]
+    if (idempotent === null) {
+      const [rows] = await db.batch([admission, ...along])
+      return { admitted: rows.length > 0, earlier: undefined }
+    }
+    const { forgetExpired, findEarlier, write } = claim(db, idempotent, { tenantId, requestId, receipt, createdAt })
+    const [, [earlier], rows] = await db.batch([forgetExpired, findEarlier, admission, write, ...along])
+    return { admitted: rows.length > 0, earlier }
   }
-  if (!(await admit())) {
-    const again = (await releaseLapsed(db, tenantId, createdAt)) && (await admit())
-    if (!again) throw limitExceeded(await findFull(db, tenantId, claims), createdAt)
+  let { admitted, earlier } = await admit()
+  if (!admitted && earlier === undefined && (await releaseLapsed(db, tenantId, createdAt))) {
+    const again = await admit()
+    admitted = again.admitted
+    earlier = again.earlier
   }
-  return startMeter(db, { tenantId, requestId, receipt, claims, price, bound, createdAt }, now)
+  if (earlier !== undefined && idempotent !== null) return replay(earlier, idempotent)
+  if (!admitted) throw limitExceeded(await findFull(db, tenantId, claims), createdAt)
+  const opened = { tenantId, requestId, receipt, claims, price, bound, createdAt, isIdempotent: idempotent !== null }
+  return startMeter(db, opened, now)
 }
 
 function decisionOf({ policy, choice, requestId }: Metered, createdAt: number) {
@@ -149,27 +169,28 @@ interface Opened {
   readonly price: Price | null
   readonly bound: () => Tokens
   readonly createdAt: number
+  readonly isIdempotent: boolean
 }
 
 const NOTHING: Tokens = { promptTokens: 0, completionTokens: 0 }
 
 function startMeter(db: DrizzleD1Database, opened: Opened, now: () => number): Meter {
-  const { tenantId, requestId, receipt, claims, price, bound, createdAt } = opened
+  const { tenantId, requestId, receipt, claims, price, bound, createdAt, isIdempotent } = opened
   let firstByteAt: number | null = null
   let settling: Promise<void> | null = null
   const { promise: settled, resolve } = Promise.withResolvers<void>()
 
   /** Counted tokens as they are; unknown ones at their bound where the backend began to answer, else at nothing. */
   const chargeOf = (tokens: Tokens | null) => {
-    if (tokens !== null) return { charge: 'measured', charged: tokens } as const
+    if (tokens !== null) return { charge: 'measured', took: tokens } as const
     return firstByteAt === null
-      ? ({ charge: 'nothing', charged: NOTHING } as const)
-      : ({ charge: 'bound', charged: bound() } as const)
+      ? ({ charge: 'nothing', took: NOTHING } as const)
+      : ({ charge: 'bound', took: bound() } as const)
   }
 
-  const write = async (outcome: Outcome, tokens: Tokens | null) => {
-    const { charge, charged } = chargeOf(tokens)
-    const cost = price === null ? null : costOf(price, charged)
+  const write = async (outcome: Outcome, tokens: Tokens | null, answer: string | null) => {
+    const { charge, took: taken } = chargeOf(tokens)
+    const cost = price === null ? null : costOf(price, taken)
     const close = db
       .update(usage)
       .set({
@@ -183,15 +204,17 @@ function startMeter(db: DrizzleD1Database, opened: Opened, now: () => number): M
         heldUntil: null,
       })
       .where(and(eq(usage.requestId, requestId), eq(usage.status, 'open')))
-    const took = { tokens: total(charged), cost: cost ?? 0 }
+    const took = { tokens: total(taken), cost: cost ?? 0 }
     const counted = claims.some(({ metric }) => metric !== 'requests')
-    if (counted) await db.batch([release(db, tenantId, claims, requestId, took), close])
-    else await close
+    const charged = charge !== 'nothing'
+    const along = isIdempotent ? [conclude(db, { requestId, createdAt }, { charged, answer })] : []
+    if (counted) await db.batch([release(db, tenantId, claims, requestId, took), close, ...along])
+    else await db.batch([close, ...along])
   }
 
-  const settleOnce = async (outcome: Outcome, tokens: Tokens | null) => {
+  const settleOnce = async (outcome: Outcome, tokens: Tokens | null, answer: string | null) => {
     try {
-      await retry(() => write(outcome, tokens))
+      await retry(() => write(outcome, tokens, answer))
       if (outcome !== 'failed' && tokens === null) log('usage.unknown', { requestId, outcome })
     } catch (error) {
       log('usage.unsettled', { requestId, outcome, ...errorFields(error) })
@@ -206,8 +229,8 @@ function startMeter(db: DrizzleD1Database, opened: Opened, now: () => number): M
     firstByte() {
       firstByteAt ??= now()
     },
-    settle(outcome, tokens) {
-      settling ??= settleOnce(outcome, tokens)
+    settle(outcome, tokens, answer) {
+      settling ??= settleOnce(outcome, tokens, answer ?? null)
       return settling
     },
   }

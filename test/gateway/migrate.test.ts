@@ -23,6 +23,7 @@ describe('migrations', () => {
       '0005_policy-epoch.sql',
       '0006_limits.sql',
       '0007_audit-chain.sql',
+      '0008_idempotency.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },

@@ -188,6 +188,7 @@ describe('the epoch', () => {
       'assignments',
       'exposures',
       'limit_windows',
+      'idempotency',
       'sqlite_sequence',
       '_cf_METADATA',
       '_cf_KV',

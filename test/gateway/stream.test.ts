@@ -137,7 +137,9 @@ describe('the usage row', () => {
     if (!policy || model?.serves.kind !== 'target') throw new Error('not seeded')
     const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null }
     const bound = () => ({ promptTokens: 10, completionTokens: 10 })
-    return openMeter(db, { policy, choice, requestId, bound }, () => NOW)
+    const meter = await openMeter(db, { policy, choice, requestId, bound, idempotent: null }, () => NOW)
+    if ('answer' in meter) throw new Error('nothing was asked before')
+    return meter
   }
 
   it('is settled once, by whichever outcome comes first', async () => {
