@@ -14,6 +14,7 @@ interface Line {
   /** Of a user who is granted nothing, or is of another tenant; left out, as the rightful one. */
   readonly ungranted?: number
   readonly body?: object
+  readonly query?: Readonly<Record<string, string>>
   /** Values of the path's parameters; the rest are ids that exist. */
   readonly params?: Readonly<Record<string, string>>
 }
@@ -111,6 +112,7 @@ const LINES: Readonly<Record<string, Line>> = {
   'GET /admin/tenants/:tenant/prices': { plane: 'admin', answer: 200 },
   'PUT /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 200, body: price },
   'DELETE /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 404, params: { price: 'no-such' } },
+  'GET /admin/tenants/:tenant/usage/export': { plane: 'admin', answer: 200, query: { from: '0', to: '1' } },
   'GET /admin/audit': { plane: 'admin', answer: 200 },
   'POST /admin/explain': { plane: 'admin', answer: 404, body: { key: 'z'.repeat(16), model: 'red' } },
 }
@@ -232,6 +234,7 @@ async function ask(route: string, line: Line, caller: string, disguise: (typeof 
   const filled = path.replaceAll(/:(\w+)/g, (_, name: string) => line.params?.[name] ?? EXISTING[name] ?? 'unnamed')
   const url = new URL(`http://gateway.test${filled}`)
   if (query !== undefined) url.search = query
+  for (const [name, value] of Object.entries(line.query ?? {})) url.searchParams.set(name, value)
   if (disguise === '?model=') url.searchParams.set('model', 'blue')
   let body = line.body === undefined ? undefined : JSON.stringify(line.body)
   if (disguise === 'duplicate JSON keys' && body !== undefined)

@@ -228,3 +228,33 @@ describe('the tail of a stream', () => {
     expect(tail.read().tokens?.completionTokens).toBe(9)
   })
 })
+
+describe('a slow reader', () => {
+  it('holds back the backend: of a stream without end no more is read than was asked for, and a little', async () => {
+    let sent = 0
+    const chunk = new TextEncoder().encode(`data: ${JSON.stringify({ text: 'x'.repeat(1_000) })}\n\n`)
+    const endless = new ReadableStream<Uint8Array>({
+      pull(sink) {
+        sent++
+        sink.enqueue(chunk)
+      },
+    })
+    const patient = await createHouse({
+      fetch: async () => new Response(endless, { headers: { 'content-type': 'text/event-stream' } }),
+    })
+    const { response, finish } = await patient.open('/v1/completions', {
+      method: 'POST',
+      headers: { authorization: `Bearer ${key.key}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'red', prompt: 'x', stream: true }),
+    })
+    const reader: ReadableStreamDefaultReader<Uint8Array> = response.body!.getReader()
+    for (let read = 0; read < 3; read++) await reader.read()
+    // Several times as long as the idle limit: a reader that is slow is no backend that hangs.
+    await new Promise((resolve) => setTimeout(resolve, 5 * patient.world.timeouts.idleMs))
+    expect(sent).toBeLessThanOrEqual(8)
+    expect((await reader.read()).done).toBe(false)
+    await reader.cancel()
+    await finish()
+    expect(await rowOf(response.headers.get('x-request-id'))).toMatchObject({ status: 'aborted' })
+  })
+})
