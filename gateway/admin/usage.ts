@@ -1,12 +1,15 @@
 // Usage: what each request was decided to run, and the tokens that it took.
 import { and, desc, eq, lt } from 'drizzle-orm'
+import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Hono } from 'hono'
 import * as z from 'zod'
 import type { GatewayContext, GatewayEnv } from '../context.ts'
-import { usage } from '../database/records.ts'
+import { facts, usage } from '../database/records.ts'
 import { notFound } from '../errors.ts'
 import { refuse } from '../infer/parse-request.ts'
+import { loadPolicy } from '../policy/load-policy.ts'
 import { exportStream, FORMATS, GROUPINGS, readGroups, readRows } from '../usage/export-usage.ts'
+import { type Facts, factsOf } from '../usage/facts.ts'
 import { readPage, readParam } from './read-input.ts'
 
 const Export = z
@@ -52,12 +55,28 @@ export function addUsage(admin: Hono<GatewayEnv>): void {
   })
 
   admin.get('/receipts/:receipt', async (c) => {
-    const [row] = await c
-      .get('db')
+    const db = c.get('db')
+    const [row] = await db
       .select()
       .from(usage)
       .where(eq(usage.receipt, c.req.param('receipt')))
     if (row === undefined) throw notFound()
-    return c.json(row)
+    const [kept] =
+      row.factsDigest === null ? [] : await db.select().from(facts).where(eq(facts.digest, row.factsDigest))
+    return c.json({ ...row, facts: kept?.text ?? null, now: await factsNow(db, row, kept?.text) })
   })
+}
+
+/** The same facts as they are now; null where the caller or the tenant is gone or disabled. */
+async function factsNow(
+  db: DrizzleD1Database,
+  { tenantId, keyId, userId, model }: typeof usage.$inferSelect,
+  then: string | undefined,
+): Promise<string | null> {
+  if (then === undefined) return null
+  // What an issuer said of the user's groups is known from then only.
+  const groups = (JSON.parse(then) as Facts).subject.groups.map(({ id }) => id)
+  const caller = keyId === null ? ({ kind: 'user', tenantId, userId: userId ?? '', groups } as const) : null
+  const loaded = await loadPolicy(db, caller ?? { kind: 'key', keyId: keyId ?? '' })
+  return loaded?.policy && loaded.key?.enabled !== false ? JSON.stringify(factsOf(loaded.policy, model)) : null
 }

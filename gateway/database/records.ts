@@ -63,6 +63,15 @@ export interface UsedPart {
   readonly grant: string
 }
 
+/** What decisions were made on: once for all that were made on the same. Written once, by trigger. */
+export const facts = sqliteTable('facts', {
+  /** SHA-256 of the text, hex. */
+  digest: text('digest').primaryKey(),
+  /** JSON: who asked, the models of the name, and the grants about what they lead to. */
+  text: text('text').notNull(),
+  createdAt: time('created_at').notNull(),
+})
+
 /** Of one window of one limit. */
 export interface Hold {
   readonly limit: string
@@ -96,6 +105,10 @@ export const usage = sqliteTable(
     armId: text('arm_id'),
     /** What ran and which grant allowed it, part by part, where the model was a mix. `grantId` is the first part's. */
     mix: text('mix', { mode: 'json' }).$type<readonly UsedPart[]>(),
+    /** The arm that the subject is assigned to, where it was asked for: kept from before, or that of its bucket. */
+    assignedArmId: text('assigned_arm_id'),
+    /** Digest of what the decision was made on; see `facts`. Null in rows of before these were kept. */
+    factsDigest: text('facts_digest'),
     /** Digest of the decision, as the caller received it. */
     receipt: text('receipt').notNull(),
     status: text('status', { enum: ['open', 'settled', 'aborted', 'failed'] }).notNull(),

@@ -64,7 +64,7 @@ export function isGranted(policy: Policy, target: Target, now: number, action: A
 }
 
 /** Every target that some enabled model leads to. */
-function targetsOf(model: Model): readonly Target[] {
+export function targetsOf(model: Model): readonly Target[] {
   return model.serves.kind === 'target' ? [model.serves.target] : model.serves.experiment.arms.map((arm) => arm.target)
 }
 

@@ -4,9 +4,8 @@ import { and, eq, type SQL, sql } from 'drizzle-orm'
 import type { BatchItem } from 'drizzle-orm/batch'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { insertWhere } from '../database/insert-where.ts'
-import { exposures, type UsedPart, usage } from '../database/records.ts'
+import { exposures, usage } from '../database/records.ts'
 import { digestRecord } from '../digest.ts'
-import type { MixedPart } from '../infer/choose-mix.ts'
 import type { Choice } from '../infer/choose-target.ts'
 import {
   type Claim,
@@ -24,6 +23,8 @@ import { costOf, type Price, priceOf } from '../limits/price.ts'
 import { limitExceeded, priceMissing } from '../limits/refuse.ts'
 import { errorFields, log } from '../log.ts'
 import type { Policy } from '../policy/policy.ts'
+import { type Decided, RECEIPT_CHARS, recordPart } from './decided.ts'
+import { keepFacts, writeFacts } from './facts.ts'
 import { claim, conclude, type Idempotent, isUnclaimed, type Replay, replay } from './idempotency.ts'
 import type { Tokens } from './read-usage.ts'
 
@@ -49,17 +50,8 @@ export interface Metered {
   readonly idempotent: Idempotent | null
 }
 
-/** 128 bits of the digest: enough to find a row, short enough for a header. */
-const RECEIPT_CHARS = 32
 /** A database that is busy for a moment must not leave a row open. */
 const SETTLE_RETRY_MS = [50, 250]
-
-const recordPart = ({ adapter, weight, grantId }: MixedPart): UsedPart => ({
-  adapter: adapter.id,
-  digest: adapter.digest,
-  weight,
-  grant: grantId,
-})
 
 const total = ({ promptTokens, completionTokens }: Tokens): number => promptTokens + completionTokens
 
@@ -78,8 +70,9 @@ export async function openMeter(db: DrizzleD1Database, metered: Metered, now: ()
     { tokens: () => total(bound()), cost: () => costOf(price ?? refuseUnpriced(), bound()) },
     createdAt,
   )
-  const decision = decisionOf(metered, createdAt)
-  const receipt = (await digestRecord(decision)).slice(0, RECEIPT_CHARS)
+  const facts = await keepFacts(policy, choice.model)
+  const decision = decisionOf(metered, facts.digest, createdAt)
+  const receipt = (await digestRecord({ ...decision })).slice(0, RECEIPT_CHARS)
   const holds = holdsOf(claims)
   const row = {
     ...decision,
@@ -99,6 +92,7 @@ export async function openMeter(db: DrizzleD1Database, metered: Metered, now: ()
     const along = [
       ...(claims.length === 0 ? [] : [hold(db, tenantId, claims, requestId)]),
       ...recordExposure(db, metered, createdAt),
+      ...writeFacts(db, facts, createdAt),
     ]
     if (idempotent === null) {
       const [rows] = await db.batch([admission, ...along])
@@ -115,12 +109,13 @@ export async function openMeter(db: DrizzleD1Database, metered: Metered, now: ()
     earlier = again.earlier
   }
   if (earlier !== undefined && idempotent !== null) return replay(earlier, idempotent)
+  facts.written = true
   if (!admitted) throw limitExceeded(await findFull(db, tenantId, claims), createdAt)
   const opened = { tenantId, requestId, receipt, claims, price, bound, createdAt, isIdempotent: idempotent !== null }
   return startMeter(db, opened, now)
 }
 
-function decisionOf({ policy, choice, requestId }: Metered, createdAt: number) {
+function decisionOf({ policy, choice, requestId }: Metered, factsDigest: string, createdAt: number): Decided {
   const { target, arm } = choice
   const { tenantId, keyId, userId } = policy.subject
   return {
@@ -137,6 +132,8 @@ function decisionOf({ policy, choice, requestId }: Metered, createdAt: number) {
     bucketVersion: arm?.bucketVersion ?? null,
     armId: arm?.id ?? null,
     mix: target.kind === 'mix' ? target.parts.map(recordPart) : null,
+    assignedArmId: choice.exposure?.assignedArmId ?? null,
+    factsDigest,
     createdAt,
   }
 }

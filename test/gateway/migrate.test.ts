@@ -24,6 +24,7 @@ describe('migrations', () => {
       '0006_limits.sql',
       '0007_audit-chain.sql',
       '0008_idempotency.sql',
+      '0009_decision-facts.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },

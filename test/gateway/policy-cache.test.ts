@@ -189,6 +189,7 @@ describe('the epoch', () => {
       'exposures',
       'limit_windows',
       'idempotency',
+      'facts',
       'sqlite_sequence',
       '_cf_METADATA',
       '_cf_KV',
