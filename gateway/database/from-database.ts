@@ -12,3 +12,12 @@ export async function fromDatabase<T>(act: () => Promise<T>): Promise<T> {
     throw databaseUnavailable()
   }
 }
+
+/** Busy, full or out of reach, rather than asked for something wrong. D1 says so in words, SQLite by a code. */
+const AWAY =
+  /SQLITE_(BUSY|LOCKED|FULL|IOERR|CANTOPEN|READONLY|PROTOCOL)|D1 DB is overloaded|Network connection lost|D1_ERROR: (internal|storage)/i
+
+export function isDatabaseAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  return AWAY.test(error.message) || (error.cause !== undefined && isDatabaseAway(error.cause))
+}
