@@ -1,6 +1,7 @@
 // `sidepath can KEY MODEL`: may this key do that, and which grant says so? The answer is the gateway's own decision.
 import { z } from 'zod'
 import { ACTIONS } from '../gateway/policy/actions.ts'
+import { askGateway } from './ask-gateway.ts'
 import { UserError } from './fail.ts'
 import { table } from './table.ts'
 
@@ -75,31 +76,7 @@ function describe(explanation: Explanation, keyId: string, model: string, action
 }
 
 async function explain(gateway: string, body: object): Promise<Explanation> {
-  const adminKey = process.env.SIDEPATH_ADMIN_KEY
-  if (!adminKey) {
-    throw new UserError(
-      'SIDEPATH_ADMIN_KEY is not set; it must be an admin key, such as `sidepath gateway --new-admin-key` prints.',
-    )
-  }
-  const url = URL.parse('/admin/explain', gateway)
-  if (url === null) throw new UserError(`"${gateway}" is no address; give --gateway one such as http://127.0.0.1:8787.`)
-  let response: Response
-  try {
-    response = await fetch(url, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${adminKey}`, 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-      redirect: 'error',
-    })
-  } catch {
-    throw new UserError(`no gateway answers at ${url.origin}; start one, or give another with --gateway.`)
-  }
-  const answer: unknown = await response.json().catch(() => null)
-  const parsed = response.ok ? Explanation.safeParse(answer) : undefined
-  if (parsed?.success) return parsed.data
-  if (response.status === 404)
-    throw new UserError('the gateway knows no user key of that id; admin keys use no models.')
-  const said = z.object({ error: z.object({ message: z.string() }) }).safeParse(answer)
-  const why = said.success ? said.data.error.message : `status ${response.status}`
-  throw new UserError(`the gateway at ${url.origin} did not explain: ${why}`)
+  const explanation = await askGateway(gateway, '/explain', Explanation, body)
+  if (explanation === null) throw new UserError('the gateway knows no user key of that id; admin keys use no models.')
+  return explanation
 }

@@ -72,6 +72,33 @@ function program(): Command {
     .option('--json', 'print the whole explanation')
     .action(async (key, model, options) => (await import('./can.ts')).canCommand(key, model, options))
 
+  sidepath
+    .command('replay')
+    .description('make a decision again from its record, and say what has changed since. Exit 0: the same, 3: not')
+    .argument('<receipt>', 'the x-sidepath-receipt of an answer, or a file that --save wrote: then no gateway is asked')
+    .option(
+      '--gateway <url>',
+      'address of the gateway; SIDEPATH_ADMIN_KEY is an admin key of it',
+      'http://127.0.0.1:8787',
+    )
+    .option('--save <file>', 'keep the record, to replay it without a gateway')
+    .option('--json', 'print the result as JSON')
+    .action(async (receipt, options) => (await import('./replay.ts')).replayCommand(receipt, options))
+
+  sidepath
+    .command('audit')
+    .description("a gateway's audit trail")
+    .command('verify')
+    .description('follow the chain of hashes, and name the first row that breaks it. Exit 0: intact, 3: broken')
+    .option(
+      '--gateway <url>',
+      'address of the gateway; SIDEPATH_ADMIN_KEY is an admin key of it',
+      'http://127.0.0.1:8787',
+    )
+    .option('--expect <head>', 'a head that was printed earlier: it must still be there')
+    .option('--json', 'print the result as JSON')
+    .action(async (options) => (await import('./audit.ts')).auditVerifyCommand(options))
+
   storageOptions(sidepath.command('compile'))
     .description(
       'base + PEFT adapters → an artifact that keeps the base untouched: routed, or stacked at fixed weights',

@@ -4,7 +4,8 @@ import { Hono } from 'hono'
 import { createAdmin } from './admin/routes.ts'
 import { readConfig } from './config.ts'
 import type { GatewayEnv, World } from './context.ts'
-import { GatewayError, internalError, misconfigured, notFound } from './errors.ts'
+import { isDatabaseAway } from './database/from-database.ts'
+import { databaseUnavailable, GatewayError, internalError, misconfigured, notFound } from './errors.ts'
 import { giveFeedback } from './experiment/give-feedback.ts'
 import { addVerdicts } from './experiment/give-verdict.ts'
 import { hardenResponse } from './harden-response.ts'
@@ -21,7 +22,8 @@ export function createApp(world: World): Hono<GatewayEnv> {
   app.onError((error, c) => {
     const requestId = c.get('requestId')
     if (!(error instanceof GatewayError)) log('error', { requestId, ...errorFields(error) })
-    const { status, body, headers } = error instanceof GatewayError ? error : internalError()
+    const unknown = () => (isDatabaseAway(error) ? databaseUnavailable() : internalError())
+    const { status, body, headers } = error instanceof GatewayError ? error : unknown()
     return c.json(body, status, headers)
   })
   app.notFound(() => {

@@ -6,6 +6,7 @@ type ErrorType =
   | 'authentication_error'
   | 'permission_error'
   | 'rate_limit_error'
+  | 'insufficient_quota'
   | 'api_error'
 
 export interface ErrorBody {

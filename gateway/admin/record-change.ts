@@ -1,7 +1,7 @@
 // Every change of the registry and its audit row, in one batch: neither exists without the other.
 import type { BatchItem } from 'drizzle-orm/batch'
+import { appendAudit } from '../append-audit.ts'
 import { adminKeyId, type GatewayContext } from '../context.ts'
-import { audit } from '../database/records.ts'
 import { digestRecord } from '../digest.ts'
 import { badRequest } from '../errors.ts'
 
@@ -40,16 +40,16 @@ function explain(error: unknown): Error | null {
 export async function recordChange(c: GatewayContext, change: Change): Promise<void> {
   const db = c.get('db')
   const { action, resource } = change
-  const row = db.insert(audit).values({
+  const entry = {
     at: c.get('world').now(),
     actor: change.actor ?? adminKeyId(c),
     action,
     resource,
     beforeDigest: await digestOf(change.before),
     afterDigest: await digestOf(change.after),
-  })
+  }
   try {
-    await db.batch([row, ...change.writes])
+    await appendAudit(db, entry, change.writes)
     c.get('policies').forget()
   } catch (error) {
     throw explain(error) ?? error

@@ -11,8 +11,10 @@ import { addExplain } from './explain.ts'
 import { addGrants } from './grants.ts'
 import { addIssuers } from './issuers.ts'
 import { addKeys } from './keys.ts'
+import { addLimits } from './limits.ts'
 import { addMetrics } from './metrics.ts'
 import { addModels } from './models.ts'
+import { addPrices } from './prices.ts'
 import { addGroups, addRoles } from './roles.ts'
 import { addTenants } from './tenants.ts'
 import { addUsage } from './usage.ts'
@@ -34,6 +36,8 @@ export function createAdmin(): Hono<GatewayEnv> {
   addGrants(admin)
   addMetrics(admin)
   addExperiments(admin)
+  addLimits(admin)
+  addPrices(admin)
   addUsage(admin)
   addAudit(admin)
   addExplain(admin)

@@ -1,4 +1,5 @@
 // The records in D1: what was assigned, exposed, served, counted and changed. Written once or settled once, by trigger.
+import { sql } from 'drizzle-orm'
 import { foreignKey, index, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { adapters, arms, bases, flag, keys, tenantId, time } from './schema.ts'
 
@@ -62,6 +63,24 @@ export interface UsedPart {
   readonly grant: string
 }
 
+/** What decisions were made on: once for all that were made on the same. Written once, by trigger. */
+export const facts = sqliteTable('facts', {
+  /** SHA-256 of the text, hex. */
+  digest: text('digest').primaryKey(),
+  /** JSON: who asked, the models of the name, and the grants about what they lead to. */
+  text: text('text').notNull(),
+  createdAt: time('created_at').notNull(),
+})
+
+/** Of one window of one limit. */
+export interface Hold {
+  readonly limit: string
+  /** Whose count it is, where the limit has one for each; else empty. */
+  readonly subject: string
+  readonly start: number
+  readonly held: number
+}
+
 /** One row per dispatched request: opened before the backend sees it, settled once. Also the record of the decision. */
 export const usage = sqliteTable(
   'usage',
@@ -86,6 +105,10 @@ export const usage = sqliteTable(
     armId: text('arm_id'),
     /** What ran and which grant allowed it, part by part, where the model was a mix. `grantId` is the first part's. */
     mix: text('mix', { mode: 'json' }).$type<readonly UsedPart[]>(),
+    /** The arm that the subject is assigned to, where it was asked for: kept from before, or that of its bucket. */
+    assignedArmId: text('assigned_arm_id'),
+    /** Digest of what the decision was made on; see `facts`. Null in rows of before these were kept. */
+    factsDigest: text('facts_digest'),
     /** Digest of the decision, as the caller received it. */
     receipt: text('receipt').notNull(),
     status: text('status', { enum: ['open', 'settled', 'aborted', 'failed'] }).notNull(),
@@ -95,6 +118,17 @@ export const usage = sqliteTable(
     ttftMs: integer('ttft_ms'),
     createdAt: time('created_at').notNull(),
     settledAt: time('settled_at'),
+    /** As they were when the request began; null: the target had no price. */
+    promptPrice: integer('prompt_price'),
+    completionPrice: integer('completion_price'),
+    /** What was charged to limits and, where there is a price, as `cost`: the tokens, their bound, or nothing. */
+    charge: text('charge', { enum: ['measured', 'bound', 'nothing'] }),
+    /** Micro-units, rounded up; null while open or without a price. */
+    cost: integer('cost'),
+    /** What is held of which limits while the request runs. */
+    holds: text('holds', { mode: 'json' }).$type<readonly Hold[]>(),
+    /** When the holds lapse if nobody settles; null where there are none, or no more. */
+    heldUntil: time('held_until'),
   },
   (t) => [
     foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
@@ -105,6 +139,7 @@ export const usage = sqliteTable(
     index('usage_base').on(t.baseDigest),
     index('usage_created').on(t.tenantId, t.createdAt),
     index('usage_receipt').on(t.receipt),
+    index('usage_held').on(t.tenantId, t.heldUntil).where(sql`held_until IS NOT NULL`),
     index('usage_experiment').on(t.tenantId, t.experimentId, t.bucketVersion),
   ],
 )
@@ -158,8 +193,9 @@ export const shadows = sqliteTable(
   ],
 )
 
-/** Append-only, by trigger. */
+/** Append-only and a chain, by trigger: see audit-chain.ts. */
 export const audit = sqliteTable('audit', {
+  /** Without gaps since rows are chained. */
   id: integer('id').primaryKey({ autoIncrement: true }),
   at: time('at').notNull(),
   /** Id of the admin key, or `bootstrap`. */
@@ -168,7 +204,53 @@ export const audit = sqliteTable('audit', {
   resource: text('resource').notNull(),
   beforeDigest: text('before_digest'),
   afterDigest: text('after_digest'),
+  /** Unique: a chain does not fork. Null in rows of before the chain, which its first row covers. */
+  previousHash: text('previous_hash').unique(),
+  hash: text('hash'),
 })
+
+/** What was used of a limit in a window [start, end), and what running requests hold of it. Old windows go, by trigger. */
+export const limitWindows = sqliteTable(
+  'limit_windows',
+  {
+    tenantId: tenantId(),
+    limitId: text('limit_id').notNull(),
+    subject: text('subject').notNull(),
+    start: time('start').notNull(),
+    end: time('end').notNull(),
+    used: integer('used').notNull(),
+    held: integer('held').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.tenantId, t.limitId, t.subject, t.start] })],
+)
+
+/** A request that is to run once: claimed with its admission, and what became of it. Goes when it expires. */
+export const idempotency = sqliteTable(
+  'idempotency',
+  {
+    tenantId: tenantId(),
+    /** The key or, of a token, the user: nobody meets the keys of another. */
+    principal: text('principal').notNull(),
+    /** SHA-256 of the header, hex. */
+    keyDigest: text('key_digest').notNull(),
+    /** Of what was asked: the route and the body. */
+    fingerprint: text('fingerprint').notNull(),
+    /** Of what ran, so that an answer is not given again once the name leads elsewhere. */
+    runs: text('runs').notNull(),
+    requestId: text('request_id').notNull(),
+    receipt: text('receipt').notNull(),
+    /** `spent`: charged, and the answer is not there to be given again. */
+    status: text('status', { enum: ['running', 'kept', 'spent'] }).notNull(),
+    answer: text('answer'),
+    createdAt: time('created_at').notNull(),
+    expiresAt: time('expires_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.principal, t.keyDigest] }),
+    index('idempotency_expires').on(t.expiresAt),
+    index('idempotency_request').on(t.requestId),
+  ],
+)
 
 /** When a key was last used, to the minute or so. Apart from `keys`: a use is no change of the policy. */
 export const keyUses = sqliteTable('key_uses', {

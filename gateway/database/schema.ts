@@ -378,6 +378,62 @@ export const grants = sqliteTable(
   ],
 )
 
+/** What may be used in a window of time, at most. */
+export const limits = sqliteTable(
+  'limits',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    /** `each-…`: a count of its own for every one of them. */
+    scope: text('scope', {
+      enum: ['tenant', 'key', 'user', 'adapter', 'each-key', 'each-user', 'each-adapter'],
+    }).notNull(),
+    keyId: text('key_id'),
+    /** No foreign key, since an issuer's users need not be in the registry. */
+    userId: text('user_id'),
+    adapterId: text('adapter_id'),
+    metric: text('metric', { enum: ['requests', 'tokens', 'cost'] }).notNull(),
+    window: text('window', { enum: ['minute', 'day'] }).notNull(),
+    amount: integer('amount').notNull(),
+    disabled: flag('disabled').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    index('limits_key').on(t.tenantId, t.keyId),
+    index('limits_adapter').on(t.tenantId, t.adapterId),
+    check(
+      'limits_scope',
+      sql`(${t.keyId} IS NOT NULL) = (${t.scope} = 'key') AND (${t.userId} IS NOT NULL) = (${t.scope} = 'user') AND (${t.adapterId} IS NOT NULL) = (${t.scope} = 'adapter')`,
+    ),
+    check('limits_amount', sql`${t.amount} >= 0`),
+  ],
+)
+
+/** What tokens cost: micro-units of the operator's currency for a million of them. */
+export const prices = sqliteTable(
+  'prices',
+  {
+    tenantId: tenantId().references(() => tenants.id),
+    id: text('id').notNull(),
+    adapterId: text('adapter_id'),
+    baseDigest: text('base_digest').references(() => bases.digest),
+    promptPrice: integer('prompt_price').notNull(),
+    completionPrice: integer('completion_price').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.tenantId, t.id] }),
+    foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
+    unique('prices_adapter').on(t.tenantId, t.adapterId),
+    unique('prices_base').on(t.tenantId, t.baseDigest),
+    index('prices_of_base').on(t.baseDigest),
+    check('prices_resource', sql`(${t.adapterId} IS NULL) <> (${t.baseDigest} IS NULL)`),
+  ],
+)
+
 /**
  * When a tenant's part of the registry last changed, on one counter for all; tenant '' is what belongs to none.
  * Kept by triggers, so that no way of writing can forget it: a decision that is kept is good only for its epoch.

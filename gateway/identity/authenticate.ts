@@ -2,8 +2,9 @@
 import { sql } from 'drizzle-orm'
 import { createMiddleware } from 'hono/factory'
 import type { GatewayContext, GatewayEnv, Principal, World } from '../context.ts'
+import { fromDatabase } from '../database/from-database.ts'
 import { keyUses } from '../database/records.ts'
-import { databaseUnavailable, invalidApiKey, wrongKeyClass } from '../errors.ts'
+import { invalidApiKey, wrongKeyClass } from '../errors.ts'
 import { errorFields, log } from '../log.ts'
 import { isLive, type KeyRecord, loadAdminKey } from '../policy/load-policy.ts'
 import { parseKey } from './key-format.ts'
@@ -65,16 +66,6 @@ async function authenticateUser(c: GatewayContext, text: string, keyId: string):
 function isProven(c: GatewayContext, text: string, key: KeyRecord | undefined): boolean {
   const now = c.get('world').now()
   return verifyKey(text, key, c.get('config').peppers, now) && key !== undefined && isLive(key, now)
-}
-
-/** Nothing is authorised without the database, and the caller may try again. */
-async function fromDatabase<T>(read: () => Promise<T>): Promise<T> {
-  try {
-    return await read()
-  } catch (error) {
-    log('database.unavailable', errorFields(error))
-    throw databaseUnavailable()
-  }
 }
 
 function createUseRecorder(now: () => number): (c: GatewayContext, principal: Principal) => void {

@@ -1,16 +1,19 @@
 // The inference routes: parse, choose, open the meter, sign, dispatch, relay, settle.
 import { CapabilityClaims } from '../../gpu-backend/contract.ts'
 import { type GatewayContext, userPolicy } from '../context.ts'
+import { fromDatabase } from '../database/from-database.ts'
 import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
 import { refusedInWhole, watchRefusal } from '../experiment/detect-refusal.ts'
 import { followExposure } from '../experiment/follow-exposure.ts'
 import { orderByAffinity } from '../experiment/hash-bucket.ts'
 import { mirrorRequest, type Send } from '../experiment/mirror-request.ts'
+import { boundTokens } from '../limits/bound-tokens.ts'
 import { autoModels } from '../policy/auto-models.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
 import { continueTrace } from '../upstream/trace.ts'
+import { type Replay, readIdempotencyKey } from '../usage/idempotency.ts'
 import { type Meter, openMeter } from '../usage/meter.ts'
 import { readEmbeddingTokens, readTokens } from '../usage/read-usage.ts'
 import { claimedAdapter } from './choose-mix.ts'
@@ -54,9 +57,10 @@ async function dispatch(
   return callUpstream(world, backends, { path, body, stream, capability, requestId, traceparent, signal })
 }
 
-function readWhole(bytes: Uint8Array): unknown {
+function readWhole(bytes: Uint8Array): { readonly text: string; readonly value: unknown } {
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    return { text, value: JSON.parse(text) }
   } catch {
     throw upstreamError(502, 'upstream_invalid')
   }
@@ -92,9 +96,10 @@ async function answer(
     'x-sidepath-receipt': meter.receipt,
   }
   if (upstream.kind === 'whole') {
-    const value = readWhole(upstream.bytes)
+    const { text, value } = readWhole(upstream.bytes)
     heard.refused = () => refusedInWhole(value)
-    await meter.settle('settled', endpoint === 'embeddings' ? readEmbeddingTokens(value) : readTokens(value))
+    const tokens = endpoint === 'embeddings' ? readEmbeddingTokens(value) : readTokens(value)
+    await meter.settle('settled', tokens, text)
     return new Response(upstream.bytes, { headers })
   }
   const watch = choice.exposure === null ? undefined : watchRefusal()
@@ -108,13 +113,23 @@ async function answer(
   return new Response(body, { headers })
 }
 
+function answerAgain({ answer, receipt }: Replay): Response {
+  const headers = { 'content-type': 'application/json', 'x-sidepath-receipt': receipt, 'idempotent-replayed': 'true' }
+  return new Response(answer, { headers })
+}
+
 export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Response> {
   const policy = userPolicy(c)
   const { now } = c.get('world')
   const request = await parseInferRequest(c.req.raw, endpoint)
-  const choice = await chooseTarget(c.get('db'), policy, request.model, now())
+  const db = c.get('db')
+  const requestId = c.get('requestId')
+  const choice = await fromDatabase(() => chooseTarget(db, policy, request.model, now()))
   if (choice === undefined) throw modelNotFound()
-  const meter = await openMeter(c.get('db'), policy, choice, c.get('requestId'), now)
+  const bound = () => boundTokens(request.fields, policy.registry.maxTokens)
+  const idempotent = await readIdempotencyKey(c.req.raw.headers, policy.subject, request, choice)
+  const meter = await fromDatabase(() => openMeter(db, { policy, choice, requestId, bound, idempotent }, now))
+  if ('answer' in meter) return answerAgain(meter)
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)
   const heard: Heard = { refused: () => false }

@@ -26,6 +26,8 @@ export interface InferRequest {
   readonly stream: boolean
   /** JSON for the backend. It has no `model`: what runs is in the signed capability alone. */
   readonly body: string
+  /** As parsed, for those who count. */
+  readonly fields: ChatCompletionRequest | CompletionRequest | EmbeddingRequest
 }
 
 export function refuse(error: z.ZodError): never {
@@ -52,5 +54,6 @@ export async function parseInferRequest(request: Request, endpoint: Endpoint): P
   const options = stream
     ? { stream_options: { include_usage: asked?.include_usage === true, continuous_usage_stats: true } }
     : { stream_options: undefined }
-  return { model: parseModel(name), path: paths[endpoint], stream, body: JSON.stringify({ ...fields, ...options }) }
+  const body = JSON.stringify({ ...fields, ...options })
+  return { model: parseModel(name), path: paths[endpoint], stream, body, fields }
 }

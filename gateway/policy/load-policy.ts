@@ -12,8 +12,10 @@ import {
   grants,
   groups,
   keys,
+  limits,
   models,
   policyEpochs,
+  prices,
   roles,
   tenants,
   userGroups,
@@ -204,6 +206,14 @@ export async function loadPolicy(
           ),
         ),
       ),
+    db
+      .select()
+      .from(limits)
+      .where(and(eq(limits.tenantId, tenantId), eq(limits.disabled, false), unread)),
+    db
+      .select()
+      .from(prices)
+      .where(and(eq(prices.tenantId, tenantId), unread)),
   ])
   const [keyRow] = keyRows
   if (keyId !== null && keyRow === undefined) return undefined

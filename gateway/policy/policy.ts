@@ -2,6 +2,8 @@
 import type { Capability } from '../../gpu-backend/contract.ts'
 import type { Guardrail, Namespace } from '../database/schema.ts'
 import { parseModel } from '../infer/parse-model.ts'
+import type { Limits } from '../limits/limit.ts'
+import type { Prices } from '../limits/price.ts'
 import type { Action } from './actions.ts'
 import type { Decision, GrantsAbout, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
@@ -55,6 +57,9 @@ export interface Registry {
   readonly experiments: ReadonlyMap<string, Experiment>
   /** Enabled backends by the digest of their base. */
   readonly backends: ReadonlyMap<string, readonly Backend[]>
+  /** Enabled ones. */
+  readonly limits: Limits
+  readonly prices: Prices
 }
 
 export interface Policy {
@@ -72,7 +77,7 @@ export function isGranted(policy: Policy, target: Target, now: number, action: A
 }
 
 /** Every target that some enabled model leads to. */
-function targetsOf(model: Model): readonly Target[] {
+export function targetsOf(model: Model): readonly Target[] {
   return model.serves.kind === 'target' ? [model.serves.target] : model.serves.experiment.arms.map((arm) => arm.target)
 }
 

@@ -7,8 +7,12 @@ import type {
   bases,
   CompileParent,
   experiments,
+  limits,
   models,
+  prices,
 } from '../database/schema.ts'
+import { readLimits } from '../limits/limit.ts'
+import { readPrices } from '../limits/price.ts'
 import { adaptersIn, readAdapter } from './merged-adapters.ts'
 import type { Backend, Experiment, Model, Registry } from './policy.ts'
 import type { Target } from './resolve-grants.ts'
@@ -23,11 +27,24 @@ export type RegistryRows = readonly [
   bases: readonly (typeof bases.$inferSelect)[],
   backends: readonly (typeof backends.$inferSelect)[],
   merges: readonly { tenantId: string; artifact: string | null; parents: readonly CompileParent[] }[],
+  limits: readonly (typeof limits.$inferSelect)[],
+  prices: readonly (typeof prices.$inferSelect)[],
 ]
 
 export function readRegistry(
   tenant: { readonly id: string; readonly maxTokens: number },
-  [modelRows, adapterRows, tagRows, experimentRows, armRows, baseRows, backendRows, mergeRows]: RegistryRows,
+  [
+    modelRows,
+    adapterRows,
+    tagRows,
+    experimentRows,
+    armRows,
+    baseRows,
+    backendRows,
+    mergeRows,
+    limitRows,
+    priceRows,
+  ]: RegistryRows,
 ): Registry {
   const enabledBases = new Set(baseRows.map((base) => base.digest))
   const tagsOf = Map.groupBy(tagRows, ({ adapterId }) => adapterId)
@@ -81,5 +98,7 @@ export function readRegistry(
     models: new Map(modelRows.map((row) => [row.name, readModel(row)])),
     experiments: experimentById,
     backends: byBase,
+    limits: readLimits(limitRows),
+    prices: readPrices(priceRows),
   }
 }

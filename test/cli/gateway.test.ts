@@ -159,7 +159,7 @@ describe('sidepath gateway', () => {
       [['x', 'red'], undefined, 'is no key and no id of one'],
       [[key, 'red', '--action', 'fly'], undefined, 'there are infer, list'],
       [[key, 'red'], { SIDEPATH_ADMIN_KEY: '' }, 'SIDEPATH_ADMIN_KEY is not set'],
-      [[key, 'red'], { SIDEPATH_ADMIN_KEY: key }, 'did not explain'],
+      [[key, 'red'], { SIDEPATH_ADMIN_KEY: key }, 'did not answer'],
       [['0'.repeat(16), 'red'], undefined, 'knows no user key'],
     ] as const) {
       const reply = await can(args, secrets)

@@ -2,10 +2,16 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { asc } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/d1'
 import { describe, expect, it } from 'vitest'
 import { openLibsql } from '../../cli/gateway/libsql-database.ts'
 import { readMigrations } from '../../cli/gateway/migrations.ts'
+import { follow, START } from '../../gateway/audit-chain.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
+import { audit } from '../../gateway/database/records.ts'
+import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
+import { parsePeppers } from '../../gateway/identity/keys.ts'
 
 describe('a database of before acts and groups', () => {
   it('keeps its grants: an allow was about use, a deny about everything; and its usage, with the user of the key', async () => {
@@ -39,6 +45,42 @@ describe('a database of before acts and groups', () => {
     // The triggers of the rebuilt table are there again.
     await expect(db.prepare('DELETE FROM usage').run()).rejects.toThrow('append-only')
     await expect(db.prepare("UPDATE usage SET status = 'failed'").run()).rejects.toThrow('settled once')
+    close()
+    await rm(folder, { recursive: true })
+  })
+})
+
+describe('an audit trail of before it was a chain', () => {
+  it('is covered by the first row that is chained', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'sidepath-'))
+    const { db, close } = await openLibsql(`file:${join(folder, 'gateway.db')}`)
+    const migrations = await readMigrations()
+    await applyMigrations(
+      db,
+      migrations.filter(({ name }) => name < '0007'),
+    )
+    for (const at of [1, 2, 4]) {
+      await db.prepare(`INSERT INTO audit (id, at, actor, action, resource) VALUES (${at}, ${at}, 'a', 'b', 'c')`).run()
+    }
+    await applyMigrations(db, migrations)
+    const peppers = parsePeppers(JSON.stringify({ current: '1', keys: { 1: btoa('x'.repeat(32)) } }))
+    if (peppers === null) throw new Error('unusable')
+    await bootstrapAdminKey(db, { environment: 'test', peppers, now: 5 })
+    await bootstrapAdminKey(db, { environment: 'test', peppers, now: 6 })
+    const rows = await drizzle(db).select().from(audit).orderBy(asc(audit.id))
+    expect(rows.map(({ id, hash }) => [id, hash !== null])).toEqual([
+      [1, false],
+      [2, false],
+      [4, false],
+      [5, true],
+      [6, true],
+    ])
+    let head = START
+    for (const row of rows) {
+      const step = await follow(head, row)
+      expect(step).toMatchObject({ ok: true })
+      if (step.ok) head = step.head
+    }
     close()
     await rm(folder, { recursive: true })
   })

@@ -75,7 +75,8 @@ export function createFakeBackend() {
     let at = 0
     return new ReadableStream({
       start(sink) {
-        signal.addEventListener('abort', () => sink.error(signal.reason))
+        if (signal.aborted) sink.error(signal.reason)
+        else signal.addEventListener('abort', () => sink.error(signal.reason))
       },
       async pull(sink) {
         if (fault === 'hang-before-first-byte') return new Promise(() => {})
@@ -119,6 +120,8 @@ export function createFakeBackend() {
     }
     if (!('stream' in body) || body.stream !== true) {
       if (fault === 'hang-before-first-byte') {
+        // It may have been aborted while the capability was verified.
+        if (signal.aborted) throw signal.reason
         return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
       }
       const text =

@@ -3,6 +3,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { vi } from 'vitest'
 import { createApp } from '../../gateway/app.ts'
+import type { World } from '../../gateway/context.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { createFakeBackend } from './fake-backend.ts'
@@ -30,7 +31,8 @@ export interface Reply {
   readonly json: Answer
 }
 
-export async function createHouse() {
+/** `other`: what of the world is to be otherwise than quick and well. */
+export async function createHouse(other: Partial<World> = {}) {
   const peppers = parsePeppers(env.PEPPERS)
   if (peppers === null) throw new Error('the test peppers are not usable')
   const output = vi.spyOn(console, 'log').mockImplementation(() => {})
@@ -43,6 +45,7 @@ export async function createHouse() {
     fetch: backend.fetch,
     now: () => clock.now,
     timeouts: { firstByteMs: 50, idleMs: 30, wholeAnswerMs: 50, readinessMs: 50 },
+    ...other,
   }
   const app = createApp(world)
   const adminKey = await bootstrapAdminKey(env.DB, { environment: 'test', peppers, now: NOW })

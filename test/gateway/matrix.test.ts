@@ -14,6 +14,7 @@ interface Line {
   /** Of a user who is granted nothing, or is of another tenant; left out, as the rightful one. */
   readonly ungranted?: number
   readonly body?: object
+  readonly query?: Readonly<Record<string, string>>
   /** Values of the path's parameters; the rest are ids that exist. */
   readonly params?: Readonly<Record<string, string>>
 }
@@ -31,6 +32,8 @@ const EXISTING: Readonly<Record<string, string>> = {
   grant: 'hr',
   experiment: 'trial',
   metric: 'helpful',
+  limit: 'wide',
+  price: 'red',
   job: 'f'.repeat(64),
   receipt: 'e'.repeat(32),
 }
@@ -42,6 +45,8 @@ const arms = [
   { id: 'a', weight: 5_000, adapter: 'red' },
   { id: 'b', weight: 5_000, adapter: 'blue' },
 ]
+const wide = { scope: { kind: 'tenant' }, metric: 'requests', window: 'day', amount: 1_000_000 }
+const price = { resource: { kind: 'adapter', id: 'red' }, promptPrice: 1, completionPrice: 2 }
 const infer = { model: 'red', prompt: 'hi' }
 const chat = { model: 'red', messages: [{ role: 'user', content: 'hi' }] }
 const compile = {
@@ -128,6 +133,13 @@ const LINES: Readonly<Record<string, Line>> = {
   'PUT /admin/tenants/:tenant/metrics/:metric': { plane: 'admin', answer: 200, body: {} },
   'GET /admin/tenants/:tenant/usage': { plane: 'admin', answer: 200 },
   'GET /admin/receipts/:receipt': { plane: 'admin', answer: 404 },
+  'GET /admin/tenants/:tenant/limits': { plane: 'admin', answer: 200 },
+  'PUT /admin/tenants/:tenant/limits/:limit': { plane: 'admin', answer: 200, body: wide },
+  'GET /admin/tenants/:tenant/limits/:limit/windows': { plane: 'admin', answer: 200 },
+  'GET /admin/tenants/:tenant/prices': { plane: 'admin', answer: 200 },
+  'PUT /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 200, body: price },
+  'DELETE /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 404, params: { price: 'no-such' } },
+  'GET /admin/tenants/:tenant/usage/export': { plane: 'admin', answer: 200, query: { from: '0', to: '1' } },
   'GET /admin/audit': { plane: 'admin', answer: 200 },
   'POST /admin/explain': { plane: 'admin', answer: 404, body: { key: 'z'.repeat(16), model: 'red' } },
 }
@@ -181,6 +193,8 @@ beforeAll(async () => {
   await admin('PUT', '/tenants/acme/experiments/trial', { arms })
   await admin('PUT', '/tenants/acme/metrics/helpful', {})
   await admin('PUT', '/tenants/acme/models/blue', { adapter: 'blue' })
+  await admin('PUT', '/tenants/acme/limits/wide', wide)
+  await admin('PUT', '/tenants/acme/prices/red', price)
   // To the holders one by one: what one tenant's every key may use would leave nobody ungranted.
   const own = await mint('acme')
   const ofUser = await mint('acme', { user: 'ada' })
@@ -248,6 +262,7 @@ async function ask(route: string, line: Line, caller: string, disguise: (typeof 
   const filled = path.replaceAll(/:(\w+)/g, (_, name: string) => line.params?.[name] ?? EXISTING[name] ?? 'unnamed')
   const url = new URL(`http://gateway.test${filled}`)
   if (query !== undefined) url.search = query
+  for (const [name, value] of Object.entries(line.query ?? {})) url.searchParams.set(name, value)
   if (disguise === '?model=') url.searchParams.set('model', 'blue')
   let body = line.body === undefined ? undefined : JSON.stringify(line.body)
   if (disguise === 'duplicate JSON keys' && body !== undefined)

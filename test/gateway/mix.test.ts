@@ -217,6 +217,8 @@ describe('the last question before dispatch', () => {
       maxTokens: 1,
       backends: new Map(),
       experiments: new Map(),
+      limits: new Map(),
+      prices: { adapters: new Map(), bases: new Map() },
       models: new Map(
         ['1', '2', '3'].map((id): [string, Model] => [
           `m${id}`,

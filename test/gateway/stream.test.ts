@@ -136,7 +136,10 @@ describe('the usage row', () => {
     const model = policy?.registry.models.get('red')
     if (!policy || model?.serves.kind !== 'target') throw new Error('not seeded')
     const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null, shadows: [] }
-    return openMeter(db, policy, choice, requestId, () => NOW)
+    const bound = () => ({ promptTokens: 10, completionTokens: 10 })
+    const meter = await openMeter(db, { policy, choice, requestId, bound, idempotent: null }, () => NOW)
+    if ('answer' in meter) throw new Error('nothing was asked before')
+    return meter
   }
 
   it('is settled once, by whichever outcome comes first', async () => {
@@ -162,7 +165,7 @@ describe('the usage row', () => {
   it('is there before the backend is asked, so that nothing runs unrecorded', async () => {
     const broken = { ...env, DB: refusingInserts() }
     const reply = await house.call('POST', '/v1/completions', key.key, { model: 'red', prompt: 'x' }, broken)
-    expect(reply.status).toBe(500)
+    expect([reply.status, reply.json.error.code]).toEqual([503, 'database_unavailable'])
     expect(house.backend.seen).toHaveLength(0)
   })
 
@@ -223,5 +226,35 @@ describe('the tail of a stream', () => {
     for (let i = 0; i < 1000; i++) tail.push(encode(filler))
     tail.push(encode(`${event(9)}\n\n`))
     expect(tail.read().tokens?.completionTokens).toBe(9)
+  })
+})
+
+describe('a slow reader', () => {
+  it('holds back the backend: of a stream without end no more is read than was asked for, and a little', async () => {
+    let sent = 0
+    const chunk = new TextEncoder().encode(`data: ${JSON.stringify({ text: 'x'.repeat(1_000) })}\n\n`)
+    const endless = new ReadableStream<Uint8Array>({
+      pull(sink) {
+        sent++
+        sink.enqueue(chunk)
+      },
+    })
+    const patient = await createHouse({
+      fetch: async () => new Response(endless, { headers: { 'content-type': 'text/event-stream' } }),
+    })
+    const { response, finish } = await patient.open('/v1/completions', {
+      method: 'POST',
+      headers: { authorization: `Bearer ${key.key}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'red', prompt: 'x', stream: true }),
+    })
+    const reader: ReadableStreamDefaultReader<Uint8Array> = response.body!.getReader()
+    for (let read = 0; read < 3; read++) await reader.read()
+    // Several times as long as the idle limit: a reader that is slow is no backend that hangs.
+    await new Promise((resolve) => setTimeout(resolve, 5 * patient.world.timeouts.idleMs))
+    expect(sent).toBeLessThanOrEqual(8)
+    expect((await reader.read()).done).toBe(false)
+    await reader.cancel()
+    await finish()
+    expect(await rowOf(response.headers.get('x-request-id'))).toMatchObject({ status: 'aborted' })
   })
 })

@@ -67,6 +67,7 @@ export async function openLearning({
     folder,
     nodeHost,
     () => {},
+    undefined,
     quantise && { options: quantise, onError: () => {} },
   )
   await writeFile(join(folder.path, 'train.onnx'), encodeModel(built.graph))
