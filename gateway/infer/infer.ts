@@ -2,9 +2,9 @@
 import { CapabilityClaims } from '../../gpu-backend/contract.ts'
 import { type GatewayContext, userPolicy } from '../context.ts'
 import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
-import { orderByAffinity } from '../experiment/hash-bucket.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
+import { pickBackends } from '../upstream/pick-backends.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
 import { continueTrace } from '../upstream/trace.ts'
 import { type Meter, openMeter } from '../usage/meter.ts'
@@ -14,7 +14,7 @@ import { type Choice, chooseTarget } from './choose-target.ts'
 import { mintCapability } from './mint-capability.ts'
 import { type Endpoint, type InferRequest, parseInferRequest } from './parse-request.ts'
 
-async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice): Promise<Answer> {
+async function dispatch(c: GatewayContext, endpoint: Endpoint, request: InferRequest, choice: Choice): Promise<Answer> {
   const policy = userPolicy(c)
   const world = c.get('world')
   const requestId = c.get('requestId')
@@ -32,16 +32,24 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
     throw new Error('about to dispatch what was not granted')
   }
   const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
-  const { adapter } = claims
-  // An adapter keeps to one backend, where it is resident, and so does a mix; bare-base requests spread.
-  const backends = orderByAffinity(
+  const backends = pickBackends(
+    world,
     policy.registry.backends.get(claims.base) ?? [],
-    adapter === null ? requestId : typeof adapter === 'string' ? adapter : JSON.stringify(adapter),
+    { endpoint, adapter: claims.adapter, requestId },
+    c.env,
+    (work) => c.executionCtx.waitUntil(work),
   )
-  const { path, body, stream } = request
-  const traceparent = continueTrace(c.req.header('traceparent'), requestId)
-  const { signal } = c.req.raw
-  return callUpstream(world, backends, { path, body, stream, capability, requestId, traceparent, signal })
+  return callUpstream(world, backends, {
+    ...request,
+    endpoint,
+    claims,
+    capability,
+    secrets: c.env,
+    saltKey: c.get('config').capabilitySecret,
+    requestId,
+    traceparent: continueTrace(c.req.header('traceparent'), requestId),
+    signal: c.req.raw.signal,
+  })
 }
 
 function readWhole(bytes: Uint8Array, endpoint: Endpoint): Tokens | null {
@@ -60,7 +68,7 @@ async function answer(
   choice: Choice,
   meter: Meter,
 ): Promise<Response> {
-  const upstream = await dispatch(c, request, choice)
+  const upstream = await dispatch(c, endpoint, request, choice)
   meter.firstByte()
   const headers = {
     'content-type': upstream.kind === 'stream' ? 'text/event-stream' : 'application/json',

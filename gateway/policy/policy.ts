@@ -1,6 +1,7 @@
 // What one principal's request is decided on: a snapshot, read in one round trip, and the questions asked of it.
 import type { Capability } from '../../gpu-backend/contract.ts'
 import { parseModel } from '../infer/parse-model.ts'
+import type { UpstreamAddress } from '../upstream/driver.ts'
 import type { Action } from './actions.ts'
 import type { Decision, GrantsAbout, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
@@ -28,10 +29,12 @@ export interface Model {
     | { readonly kind: 'experiment'; readonly experiment: Experiment }
 }
 
-export interface Backend {
+export interface Backend extends UpstreamAddress {
   readonly id: string
-  readonly url: string
   readonly baseDigest: string
+  readonly draining: boolean
+  /** What a foreign backend calls the adapters that it was found to serve, by digest. */
+  readonly adapters: ReadonlyMap<string, string>
 }
 
 /** What a tenant has, whoever asks; shared by the policies of all its principals. */

@@ -3,6 +3,7 @@ import type {
   adapters,
   adapterTags,
   arms,
+  backendAdapters,
   backends,
   bases,
   CompileParent,
@@ -22,12 +23,23 @@ export type RegistryRows = readonly [
   arms: readonly (typeof arms.$inferSelect)[],
   bases: readonly (typeof bases.$inferSelect)[],
   backends: readonly (typeof backends.$inferSelect)[],
+  active: readonly Pick<typeof backendAdapters.$inferSelect, 'backendId' | 'digest' | 'upstream'>[],
   merges: readonly { tenantId: string; artifact: string | null; parents: readonly CompileParent[] }[],
 ]
 
 export function readRegistry(
   tenant: { readonly id: string; readonly maxTokens: number },
-  [modelRows, adapterRows, tagRows, experimentRows, armRows, baseRows, backendRows, mergeRows]: RegistryRows,
+  [
+    modelRows,
+    adapterRows,
+    tagRows,
+    experimentRows,
+    armRows,
+    baseRows,
+    backendRows,
+    activeRows,
+    mergeRows,
+  ]: RegistryRows,
 ): Registry {
   const enabledBases = new Set(baseRows.map((base) => base.digest))
   const tagsOf = Map.groupBy(tagRows, ({ adapterId }) => adapterId)
@@ -63,8 +75,12 @@ export function readRegistry(
     if (experiment === undefined) throw new Error('a model row names no experiment')
     return { name: row.name, createdAt: row.createdAt, serves: { kind: 'experiment', experiment } }
   }
+  const activeOf = Map.groupBy(activeRows, ({ backendId }) => backendId)
   const byBase = Map.groupBy(
-    backendRows.map(({ id, url, baseDigest }): Backend => ({ id, url, baseDigest })),
+    backendRows.map(({ enabled, createdAt, mayLoad, ...row }): Backend => {
+      const adapters = new Map((activeOf.get(row.id) ?? []).map(({ digest, upstream }) => [digest, upstream]))
+      return { ...row, adapters }
+    }),
     ({ baseDigest }) => baseDigest,
   )
   return {

@@ -3,6 +3,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { vi } from 'vitest'
 import { createApp } from '../../gateway/app.ts'
+import type { Timeouts } from '../../gateway/context.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { createFakeBackend } from './fake-backend.ts'
@@ -30,7 +31,15 @@ export interface Reply {
   readonly json: Answer
 }
 
-export async function createHouse() {
+interface Options {
+  /** In place of the fake backend: the real wire. */
+  readonly fetch?: (url: string, init: RequestInit) => Promise<Response>
+  /** Beside those that every test has. */
+  readonly bindings?: Readonly<Record<string, unknown>>
+  readonly timeouts?: Partial<Timeouts>
+}
+
+export async function createHouse(options: Options = {}) {
   const peppers = parsePeppers(env.PEPPERS)
   if (peppers === null) throw new Error('the test peppers are not usable')
   const output = vi.spyOn(console, 'log').mockImplementation(() => {})
@@ -40,15 +49,15 @@ export async function createHouse() {
   const backend = createFakeBackend()
   const clock = { now: NOW }
   const world = {
-    fetch: backend.fetch,
+    fetch: options.fetch ?? backend.fetch,
     now: () => clock.now,
-    timeouts: { firstByteMs: 50, idleMs: 30, wholeAnswerMs: 50, readinessMs: 50 },
+    timeouts: { connectMs: 25, firstByteMs: 50, idleMs: 30, wholeAnswerMs: 50, readinessMs: 50, ...options.timeouts },
   }
   const app = createApp(world)
   const adminKey = await bootstrapAdminKey(env.DB, { environment: 'test', peppers, now: NOW })
 
   /** The raw response; settle with `finish` after its body was read. */
-  async function open(path: string, init: RequestInit = {}, bindings: object = env) {
+  async function open(path: string, init: RequestInit = {}, bindings: object = { ...env, ...options.bindings }) {
     const context = createExecutionContext()
     const url = path.startsWith('http') ? path : `http://gateway.test${path}`
     // Node wants to be told that a streamed body goes only one way.

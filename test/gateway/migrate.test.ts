@@ -21,6 +21,7 @@ describe('migrations', () => {
       '0003_mixed_usage.sql',
       '0004_authorisation.sql',
       '0005_policy-epoch.sql',
+      '0020_upstreams.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },
