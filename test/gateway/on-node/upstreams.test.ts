@@ -192,3 +192,278 @@ describe.each(NAMES)('a backend of the kind %s', (kind) => {
     expect((await house.ask(key, 'plain')).json.error.code).toBe('upstream_invalid')
   })
 })
+
+describe('what a foreign backend is told', () => {
+  it('is a salt of the tenant, which no other tenant and no other backend has', async () => {
+    const { house, key, row } = setting
+    const zeta = (await house.mint('zeta')).key
+    await house.admin('PUT', '/tenants/zeta/models/plain', { base: BASE })
+    const salts: unknown[] = []
+    for (const id of ['salt-a', 'salt-b']) {
+      const server = await start('vllm')
+      await row(id, 'vllm', server)
+      for (const caller of [key, key, zeta]) await house.ask(caller, 'plain')
+      await house.admin('PUT', `/backends/${id}`, rowOf('vllm', server, { enabled: false }))
+      salts.push(...server.seen.map(({ body }) => body.cache_salt))
+    }
+    expect(salts).toHaveLength(6)
+    expect([salts[0] === salts[1], salts[3] === salts[4], new Set(salts).size]).toEqual([true, true, 4])
+    expect(salts.every((salt) => /^[0-9a-f]{64}$/.test(String(salt)))).toBe(true)
+  })
+
+  it('is the tenant’s bound on tokens, shared by the answers of one request', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row('bound', 'vllm', server)
+    for (const more of [{}, { max_tokens: 5 }, { max_tokens: 500 }, { n: 3 }]) await house.ask(key, 'plain', more)
+    await chat(house, key, 'plain', { max_completion_tokens: 999 })
+    expect(server.seen.map(({ body }) => body.max_tokens ?? body.max_completion_tokens)).toEqual([64, 5, 64, 21, 64])
+    expect((await house.ask(key, 'plain', { n: 32, prompt: 'x' })).status).toBe(200)
+    expect(server.seen.at(-1)?.body.max_tokens).toBe(2)
+  })
+
+  it('is a mix, where it runs mixes, and nothing of one where it does not', async () => {
+    const { house, key, row, name, probe } = setting
+    const llama = await start('llama-cpp')
+    await row('mixes', 'llama-cpp', llama)
+    await name('mixes', 'llama-cpp')
+    await probe('mixes')
+    await house.admin('PUT', `/backends/mixes/adapters/${digest('2')}`, { upstream: '0' })
+    expect((await house.ask(key, 'red*0.5+blue*0.25')).json.error.code).toBe('no_backend')
+    await house.admin('POST', `/backends/mixes/adapters/${digest('2')}/probe`, {})
+    const reply = await house.ask(key, 'red*0.5+blue*0.25')
+    expect([reply.status, reply.json.choices[0].text]).toEqual([200, '1@0.5+0@0.25 says hello'])
+    await house.admin('PUT', '/backends/mixes', rowOf('llama-cpp', llama, { enabled: false }))
+    const vllm = await start('vllm')
+    await row('no-mixes', 'vllm', vllm)
+    expect((await house.ask(key, 'red*0.5+blue*0.25')).json.error.code).toBe('no_backend')
+    expect(vllm.seen).toHaveLength(0)
+  })
+
+  it.each(['lorax', 'workers-ai'] as const)('by %s is nothing that it would ignore', async (kind) => {
+    const { house, key, row } = setting
+    const server = await start(kind)
+    await row(`strict-${kind}`, kind, server)
+    for (const more of [{ logit_bias: { 5: 1 } }, { n: 2 }, { prompt: ['a', 'b'] }, { logprobs: 2 }]) {
+      const reply = await house.ask(key, 'plain', more)
+      expect([reply.status, reply.json.error.param]).toEqual([400, Object.keys(more)[0]])
+    }
+    expect(server.seen).toHaveLength(0)
+    expect((await house.ask(key, 'plain', { n: 1, temperature: 0.5 })).status).toBe(200)
+  })
+
+  it('is not what the caller calls a tool call, nor what the backend calls one', async () => {
+    const { house, key, row } = setting
+    const server = await start('openai')
+    await row('tools', 'openai', server)
+    const tools = [{ type: 'function', function: { name: 'f' } }]
+    const reply = await chat(house, key, 'plain', { tools })
+    const id = reply.headers.get('x-request-id')
+    expect(reply.json.choices[0]).toMatchObject({ message: { tool_calls: [{ id: `call_${id}_0_0` }] } })
+  })
+
+  it('embeds, where its kind does', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row('embeds', 'vllm', server)
+    const reply = await house.call('POST', '/v1/embeddings', key, { model: 'plain', input: 'hi' })
+    expect(reply.json).toEqual({
+      object: 'list',
+      model: 'plain',
+      data: [{ object: 'embedding', index: 0, embedding: [1] }],
+      usage: { prompt_tokens: 7, completion_tokens: 2, total_tokens: 9 },
+    })
+    expect(server.seen[0]?.body).toEqual({ input: 'hi', model: BASE_NAME })
+  })
+})
+
+describe('a credential', () => {
+  it('that is not bound keeps the backend from being called at all', async () => {
+    const { house, key, row, name, probe } = setting
+    const server = await start('vllm')
+    await row('unbound', 'vllm', server, { secret: 'UPSTREAM_NOWHERE' })
+    await name('unbound', 'vllm')
+    expect((await probe('unbound')).reason).toContain('its credential is not bound')
+    expect((await house.ask(key, 'plain')).json.error.code).toBe('no_backend')
+    expect(server.seen).toHaveLength(0)
+    expect(house.logged().some((line) => line.includes('UPSTREAM_NOWHERE'))).toBe(true)
+  })
+
+  it.each(['PEPPERS', 'CAPABILITY_SECRET', 'UPSTREAM_', 'upstream_key', 'UPSTREAM_a', KEY])(
+    'cannot be named %s: only bindings of that prefix go out',
+    async (secret) => {
+      const body = rowOf('vllm', { url: 'http://x.test' } as StandIn, { secret })
+      const reply = await setting.house.call('PUT', '/admin/backends/bad', setting.house.adminKey, body)
+      expect([reply.status, reply.json.error.param]).toEqual([400, 'secret'])
+    },
+  )
+
+  it('is in no answer and in no log', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm', 'another-key')
+    await row('wrong-key', 'vllm', server, { secret: 'UPSTREAM_KEY' })
+    const reply = await house.ask(key, 'plain')
+    expect([reply.status, reply.json.error.code]).toEqual([502, 'upstream_failed'])
+    const text = reply.text + (await house.admin('GET', '/backends')).text + house.logged().join('\n')
+    expect(text).not.toContain(KEY)
+  })
+})
+
+describe('the probe', () => {
+  it.each(['vllm', 'sglang'] as const)('has %s load what is not there yet, where it may', async (kind) => {
+    const { house, row, probe } = setting
+    const server = await start(kind)
+    const path = `/backends/loads-${kind}/adapters/${RED}`
+    await row(`loads-${kind}`, kind, server)
+    const early = await house.call('PUT', `/admin${path}`, house.adminKey, { upstream: 'late', source: '/loras/late' })
+    expect([early.status, early.json.error.param]).toEqual([400, 'source'])
+    await row(`loads-${kind}`, kind, server, { mayLoad: true })
+    await house.admin('PUT', path, { upstream: 'late' })
+    expect((await probe(`loads-${kind}`)).reason).toMatch(/status 40[04]/)
+    await house.admin('PUT', path, { upstream: 'late', source: '/loras/late' })
+    expect((await probe(`loads-${kind}`)).status).toBe('active')
+    // Once more, where loading is refused because it is loaded.
+    expect((await probe(`loads-${kind}`)).status).toBe('active')
+    expect(server.loaded.has('late')).toBe(true)
+  })
+
+  it('tells nothing of a server that never says the same twice, and refuses the adapter', async () => {
+    const { row, name, probe } = setting
+    const server = await start('vllm')
+    await row('random', 'vllm', server)
+    await name('random', 'vllm')
+    server.order('serve-at-random')
+    expect((await probe('random', { prompts: ['a'] })).reason).toContain('differently each time')
+  })
+
+  it.each([
+    ['be-dead', 'did not answer'],
+    ['fail', 'status 500'],
+    ['not-json', 'not that of its kind'],
+  ] as const)('takes an active adapter out of use where the backend does %s', async (order, reason) => {
+    const { house, key, row, name, probe } = setting
+    const server = await start('vllm')
+    await row(`fails-${order}`, 'vllm', server)
+    await name(`fails-${order}`, 'vllm')
+    expect((await probe(`fails-${order}`)).status).toBe('active')
+    server.order(order)
+    const verdict = await probe(`fails-${order}`)
+    expect([verdict.status, String(verdict.reason).includes(reason)]).toEqual(['refused', true])
+    server.order('serve')
+    expect((await house.ask(key, 'red')).json.error.code).toBe('no_backend')
+  })
+
+  it('is owed again after any change of what is served, or where', async () => {
+    const { house, key, row, name, probe } = setting
+    const [one, two] = [await start('vllm'), await start('vllm')]
+    await row('moves', 'vllm', one)
+    await name('moves', 'vllm')
+    await probe('moves')
+    expect(await name('moves', 'vllm')).toMatchObject({ status: 'active' })
+    await row('moves', 'vllm', two)
+    expect((await house.ask(key, 'red')).json.error.code).toBe('no_backend')
+    await probe('moves')
+    expect((await house.ask(key, 'red')).status).toBe(200)
+    expect(await name('moves', 'vllm', { upstream: 'other' })).toMatchObject({ status: 'untested', reason: null })
+    expect((await house.ask(key, 'red')).json.error.code).toBe('no_backend')
+  })
+})
+
+describe('faults', () => {
+  const both = async (id: string) => {
+    const servers = [await start('vllm'), await start('vllm')] as const
+    await setting.row(`${id}-a`, 'vllm', servers[0])
+    await setting.row(`${id}-b`, 'vllm', servers[1])
+    return servers
+  }
+
+  it.each(['be-dead', 'fail', 'closed'] as const)(
+    'a replica that is %s is stepped over, within its time',
+    async (fault) => {
+      const { house, key } = setting
+      const [one, two] = await both(`step-${fault}`)
+      if (fault === 'closed') await one.close().then(() => open.splice(open.indexOf(one), 1))
+      else one.order(fault)
+      for (let i = 0; i < 8; i++) expect((await house.ask(key, 'plain', { stream: i % 2 === 0 })).status).toBe(200)
+      expect(two.seen.length).toBe(8)
+    },
+  )
+
+  it.each([
+    ['be-dead', 503, 'upstream_timeout'],
+    ['hang', 503, 'upstream_timeout'],
+    ['fail', 502, 'upstream_failed'],
+  ] as const)('without another replica, %s is a %i', async (order, status, code) => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row(`alone-${order}`, 'vllm', server)
+    server.order(order)
+    const reply = await house.ask(key, 'plain')
+    expect([reply.status, reply.json.error.code]).toEqual([status, code])
+  })
+
+  it('a backend that hangs but is alive is waited for until its first byte is due', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row('slow', 'vllm', server)
+    server.order('hang')
+    const began = performance.now()
+    await house.ask(key, 'plain', { stream: true })
+    expect(performance.now() - began).toBeGreaterThan(390)
+    server.order('be-dead')
+    const dead = performance.now()
+    await house.ask(key, 'plain', { stream: true })
+    expect(performance.now() - dead).toBeLessThan(390)
+  })
+
+  it('five in a row shut a backend out at once, until a trial finds it well', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row('breaks', 'vllm', server)
+    server.order('fail')
+    const codes: unknown[] = []
+    for (let i = 0; i < 7; i++) codes.push((await house.ask(key, 'plain')).json.error.code)
+    expect(codes).toEqual([...Array(5).fill('upstream_failed'), 'no_backend', 'no_backend'])
+    expect(server.seen).toHaveLength(5)
+    server.order('serve')
+    house.clock.now += 2_000
+    expect((await house.ask(key, 'plain')).status).toBe(200)
+    expect((await house.ask(key, 'plain')).status).toBe(200)
+  })
+
+  it('a draining backend gets nothing while another can, and is the last resort', async () => {
+    const { house, key, row } = setting
+    const [one, two] = await both('drain')
+    await row('drain-a', 'vllm', one, { draining: true })
+    for (let i = 0; i < 6; i++) await house.ask(key, 'plain')
+    expect([one.seen.length, two.seen.length]).toEqual([0, 6])
+    await row('drain-b', 'vllm', two, { enabled: false })
+    expect((await house.ask(key, 'plain')).status).toBe(200)
+    expect(one.seen.length).toBe(1)
+  })
+
+  it('a caller who reads nothing holds no memory here: the backend is made to wait', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row('endless', 'vllm', server)
+    server.order('endless')
+    const { response, finish } = await house.open('/v1/completions', {
+      method: 'POST',
+      headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'plain', prompt: 'x', stream: true }),
+    })
+    const reader = response.body!.getReader()
+    await reader.read()
+    // Until the server stands still: it has filled the sockets between them, and nobody takes more.
+    let before = -1
+    while (before !== server.sent()) {
+      before = server.sent()
+      await new Promise((resolve) => setTimeout(resolve, 60))
+    }
+    expect(before).toBeLessThan(8 << 20)
+    for (let read = 0; read < before + (1 << 20); ) read += (await reader.read()).value?.length ?? 0
+    expect(server.sent()).toBeGreaterThan(before)
+    await reader.cancel()
+    await finish()
+  })
+})
