@@ -7,7 +7,7 @@ import type { Policy } from './policy/policy.ts'
 import type { PolicyCache } from './policy/policy-cache.ts'
 
 export interface Timeouts {
-  /** Until a backend that has not answered at all is asked whether it is alive; one that is not is given up. */
+  /** Until a backend that has not answered at all is asked whether it is there; one that is not is given up. */
   readonly connectMs: number
   /** Until the first byte of a streamed answer. */
   readonly firstByteMs: number

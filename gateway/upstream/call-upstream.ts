@@ -10,7 +10,7 @@ import { abandon } from './abandon.ts'
 import { partsOn, slotName } from './pick-backends.ts'
 import { rewriteStream, rewriteWhole } from './rewrite-answer.ts'
 import type { Upstream } from './upstream-request.ts'
-import { beginRequest, isAlive } from './watch-backends.ts'
+import { beginRequest, isThere } from './watch-backends.ts'
 import { writeRequest } from './write-request.ts'
 
 /** The first and one reserve: more would multiply the load of an outage. */
@@ -123,13 +123,13 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
     controller.abort()
   }
   // A wire that is silent is that of a busy backend or of a dead one: asked, only one of them answers.
-  const askWhetherAlive = async () => {
+  const askWhetherThere = async () => {
     timer = setTimeout(giveUp, limitMs - connectMs)
     if (isConnected) return
-    const alive = await isAlive(world, backend, request.secrets)
-    if (!alive && !isConnected) giveUp()
+    const answers = await isThere(world, backend, request.secrets)
+    if (!answers && !isConnected) giveUp()
   }
-  let timer = connectMs < limitMs ? setTimeout(askWhetherAlive, connectMs) : setTimeout(giveUp, limitMs)
+  let timer = connectMs < limitMs ? setTimeout(askWhetherThere, connectMs) : setTimeout(giveUp, limitMs)
   const record = beginRequest(world, backend, slotName(partsOn(backend, request.claims.adapter) ?? []))
   try {
     const response = await world.fetch(backend.url + backend.prefix + path, {

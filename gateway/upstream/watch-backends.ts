@@ -86,29 +86,52 @@ export function beginRequest(world: World, backend: Backend, adapter: string) {
 export const underWayAt = ({ underWay }: Watched): number =>
   [...underWay.values()].reduce((sum, count) => sum + count, 0)
 
+/** Undefined: nothing came, or its credential is not there. */
+async function get(
+  world: World,
+  address: UpstreamAddress,
+  secrets: Secrets,
+  path: string,
+): Promise<Response | undefined> {
+  try {
+    const credential = readCredential(secrets, address.secret)
+    return await world.fetch(address.url + address.prefix + path, {
+      redirect: 'manual',
+      signal: AbortSignal.timeout(world.timeouts.readinessMs),
+      ...(credential === undefined ? {} : { headers: { authorization: `Bearer ${credential}` } }),
+    })
+  } catch {
+    return undefined
+  }
+}
+
 async function ask(
   world: World,
   address: UpstreamAddress,
   secrets: Secrets,
   path: string,
 ): Promise<string | undefined> {
+  const response = await get(world, address, secrets, path)
+  if (response?.status !== 200) {
+    abandon(response?.body)
+    return undefined
+  }
   try {
-    const credential = readCredential(secrets, address.secret)
-    const response = await world.fetch(address.url + address.prefix + path, {
-      redirect: 'manual',
-      signal: AbortSignal.timeout(world.timeouts.readinessMs),
-      ...(credential === undefined ? {} : { headers: { authorization: `Bearer ${credential}` } }),
-    })
-    if (response.status !== 200) {
-      abandon(response.body)
-      return undefined
-    }
     if (response.body === null) return ''
     const bytes = await readBounded(response.body, MAX_TEXT_BYTES)
     return bytes === null ? undefined : new TextDecoder().decode(bytes)
   } catch {
     return undefined
   }
+}
+
+/** Whether anybody is there. One that drains says that it is not ready, and still owes the answers that it began. */
+export async function isThere(world: World, backend: UpstreamAddress, secrets: Secrets): Promise<boolean> {
+  const { alivePath } = DRIVERS[backend.driver]
+  if (alivePath === null) return true
+  const response = await get(world, backend, secrets, alivePath)
+  abandon(response?.body)
+  return response !== undefined
 }
 
 const isSelf = (backend: Served, text: string | undefined) =>

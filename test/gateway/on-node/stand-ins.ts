@@ -13,6 +13,8 @@ export type Order =
   | 'be-dead'
   /** Alive and slow: no byte of an answer ever. */
   | 'hang'
+  /** Not ready for more, and late with what it began. */
+  | 'drain'
   | 'fail'
   | 'reset-mid-stream'
   | 'error-mid-stream'
@@ -230,6 +232,7 @@ export async function standIn(name: KindName, key?: string): Promise<StandIn> {
     if (key !== undefined && request.headers.authorization !== `Bearer ${key}`)
       return json(response, 401, { key: LEAK })
     if (request.method === 'GET') {
+      if (path === kind.alive && order === 'drain') return json(response, 503, {})
       if (path === kind.alive) return json(response, 200, {})
       if (path === '/metrics' && kind.metrics) return response.end(kind.metrics(loaded))
       return json(response, 404, {})
@@ -243,6 +246,7 @@ export async function standIn(name: KindName, key?: string): Promise<StandIn> {
       return json(response, 200, { success: true })
     }
     if (order === 'hang') return undefined
+    if (order === 'drain') await new Promise((resolve) => setTimeout(resolve, 250))
     if (order === 'fail') return json(response, 500, { error: LEAK })
     if (order === 'too-long') {
       const message = `This model's maximum context length is 4096 tokens (${LEAK})`

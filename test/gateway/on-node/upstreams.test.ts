@@ -416,6 +416,14 @@ describe('faults', () => {
     expect(performance.now() - dead).toBeLessThan(390)
   })
 
+  it('a backend that drains is waited for, though it says that it is not ready', async () => {
+    const { house, key, row } = setting
+    const server = await start('vllm')
+    await row('drains', 'vllm', server)
+    server.order('drain')
+    expect((await house.ask(key, 'plain')).status).toBe(200)
+  })
+
   it('five in a row shut a backend out at once, until a trial finds it well', async () => {
     const { house, key, row } = setting
     const server = await start('vllm')
