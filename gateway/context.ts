@@ -7,6 +7,8 @@ import type { Policy } from './policy/policy.ts'
 import type { PolicyCache } from './policy/policy-cache.ts'
 
 export interface Timeouts {
+  /** Until a backend that has not answered at all is asked whether it is there; one that is not is given up. */
+  readonly connectMs: number
   /** Until the first byte of a streamed answer. */
   readonly firstByteMs: number
   /** Between two chunks of a stream; noticed after at most twice as long. */

@@ -2,35 +2,18 @@
 
 import { and, eq, exists, or } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
-import { paths, Readiness } from '../gpu-backend/contract.ts'
 import type { GatewayContext, World } from './context.ts'
 import { adapters, arms, backends, bases, models } from './database/schema.ts'
 import { errorFields, log } from './log.ts'
-import { abandon } from './upstream/abandon.ts'
+import type { Secrets } from './upstream/credential.ts'
+import { isAlive } from './upstream/watch-backends.ts'
 
 /** The route is public and asks the backends: one answer serves everybody for as long. */
 const KEEP_MS = 2_000
 
 type Health = 'ok' | 'database_unavailable' | 'no_ready_backend'
 
-async function isReady(world: World, url: string, baseDigest: string): Promise<boolean> {
-  try {
-    const response = await world.fetch(new URL(paths.ready, url).href, {
-      redirect: 'manual',
-      signal: AbortSignal.timeout(world.timeouts.readinessMs),
-    })
-    if (response.status !== 200) {
-      abandon(response.body)
-      return false
-    }
-    const readiness = Readiness.parse(await response.json())
-    return readiness.ready && readiness.base === baseDigest
-  } catch {
-    return false
-  }
-}
-
-async function check(db: DrizzleD1Database, world: World): Promise<Health> {
+async function check(db: DrizzleD1Database, world: World, secrets: Secrets): Promise<Health> {
   const used = or(
     exists(
       db
@@ -57,7 +40,7 @@ async function check(db: DrizzleD1Database, world: World): Promise<Health> {
     const ready = await Promise.all(
       usedBases.map(async ({ digest }) => {
         const candidates = enabled.filter((backend) => backend.baseDigest === digest)
-        return (await Promise.all(candidates.map(({ url }) => isReady(world, url, digest)))).includes(true)
+        return (await Promise.all(candidates.map((backend) => isAlive(world, backend, secrets)))).includes(true)
       }),
     )
     // A registry without a base serves nobody: whoever waits for readiness waits for the seeding too.
@@ -74,7 +57,7 @@ export function createHealth(): (c: GatewayContext) => Promise<Response> {
     const world = c.get('world')
     const now = world.now()
     if (kept === undefined || now >= kept.until) {
-      kept = { health: await check(c.get('db'), world), until: now + KEEP_MS }
+      kept = { health: await check(c.get('db'), world, c.env), until: now + KEEP_MS }
     }
     return c.json({ status: kept.health }, kept.health === 'ok' ? 200 : 503)
   }

@@ -4,5 +4,5 @@ import type { World } from './context.ts'
 export const realWorld: World = {
   fetch: (url, init) => fetch(url, init),
   now: () => Date.now(),
-  timeouts: { firstByteMs: 60_000, idleMs: 60_000, wholeAnswerMs: 300_000, readinessMs: 2_000 },
+  timeouts: { connectMs: 3_000, firstByteMs: 60_000, idleMs: 60_000, wholeAnswerMs: 300_000, readinessMs: 2_000 },
 }

@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import type { GatewayEnv } from '../context.ts'
 import { addAdapters } from './adapters.ts'
 import { addAudit } from './audit.ts'
+import { addBackendAdapters } from './backend-adapters.ts'
 import { addBackends } from './backends.ts'
 import { addBases } from './bases.ts'
 import { addCompiles } from './compiles.ts'
@@ -30,6 +31,7 @@ export function createAdmin(): Hono<GatewayEnv> {
   addKeys(admin)
   addBases(admin)
   addBackends(admin)
+  addBackendAdapters(admin)
   addAdapters(admin)
   addCompiles(admin)
   addModels(admin)

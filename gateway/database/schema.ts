@@ -3,6 +3,7 @@
 import { sql } from 'drizzle-orm'
 import { check, foreignKey, index, integer, primaryKey, real, sqliteTable, text, unique } from 'drizzle-orm/sqlite-core'
 import type { Action } from '../policy/actions.ts'
+import { DRIVER_NAMES } from '../upstream/driver-names.ts'
 
 export const flag = (name: string) => integer(name, { mode: 'boolean' })
 /** Milliseconds since 1970, UTC. */
@@ -138,14 +139,55 @@ export const backends = sqliteTable(
   {
     id: text('id').primaryKey(),
     /** An origin. The only place that an upstream address comes from. */
-    url: text('url').notNull().unique(),
+    url: text('url').notNull(),
     baseDigest: text('base_digest')
       .notNull()
       .references(() => bases.digest),
     enabled: flag('enabled').notNull(),
     createdAt: time('created_at').notNull(),
+    /** Whose language it speaks: a file in upstream/drivers/. */
+    driver: text('driver', { enum: DRIVER_NAMES }).notNull().default('sidepath'),
+    /** What stands before the paths of its API. */
+    prefix: text('prefix').notNull().default(''),
+    /** Name of the binding that holds its credential; the credential itself is never here. */
+    secret: text('secret'),
+    /** What the base is called there. */
+    baseModel: text('base_model').notNull().default(''),
+    /** Whether adapters may be loaded over its API. */
+    mayLoad: integer('may_load', { mode: 'boolean' }).notNull().default(false),
+    /** Gets nothing new while another can. */
+    draining: integer('draining', { mode: 'boolean' }).notNull().default(false),
   },
-  (t) => [index('backends_base').on(t.baseDigest)],
+  (t) => [index('backends_base').on(t.baseDigest), unique('backends_address').on(t.url, t.prefix, t.baseModel)],
+)
+
+/**
+ * What an adapter is called on a backend that is not ours. By digest, not by tenant: two tenants with the same adapter
+ * share it, and no two adapters share a name there.
+ */
+export const backendAdapters = sqliteTable(
+  'backend_adapters',
+  {
+    backendId: text('backend_id')
+      .notNull()
+      .references(() => backends.id),
+    digest: text('digest').notNull(),
+    upstream: text('upstream').notNull(),
+    /** Where that backend finds the files; null: it has them already. */
+    source: text('source'),
+    /** Only `active` is served, and only a probe makes it so. */
+    status: text('status', { enum: ['untested', 'active', 'refused'] }).notNull(),
+    reason: text('reason'),
+    probedAt: time('probed_at'),
+    /** Moves with each change of what is served under this name: a probe of an earlier one activates nothing. */
+    revision: integer('revision').notNull(),
+    createdAt: time('created_at').notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.backendId, t.digest] }),
+    unique('backend_adapters_upstream').on(t.backendId, t.upstream),
+    index('backend_adapters_digest').on(t.digest),
+  ],
 )
 
 export const adapters = sqliteTable(

@@ -5,12 +5,12 @@ import { fromDatabase } from '../database/from-database.ts'
 import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
 import { refusedInWhole, watchRefusal } from '../experiment/detect-refusal.ts'
 import { followExposure } from '../experiment/follow-exposure.ts'
-import { orderByAffinity } from '../experiment/hash-bucket.ts'
 import { mirrorRequest, type Send } from '../experiment/mirror-request.ts'
 import { boundTokens } from '../limits/bound-tokens.ts'
 import { autoModels } from '../policy/auto-models.ts'
 import { mayDispatch } from '../policy/policy.ts'
 import { type Answer, callUpstream } from '../upstream/call-upstream.ts'
+import { pickBackends } from '../upstream/pick-backends.ts'
 import { relayStream } from '../upstream/relay-stream.ts'
 import { continueTrace } from '../upstream/trace.ts'
 import { type Replay, readIdempotencyKey } from '../usage/idempotency.ts'
@@ -23,6 +23,7 @@ import { type Endpoint, type InferRequest, parseInferRequest } from './parse-req
 
 async function dispatch(
   c: GatewayContext,
+  endpoint: Endpoint,
   request: InferRequest,
   choice: Pick<Choice, 'model' | 'target'>,
   signal: AbortSignal,
@@ -46,15 +47,24 @@ async function dispatch(
     throw new Error('about to dispatch what was not granted')
   }
   const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
-  const { adapter } = claims
-  // An adapter keeps to one backend, where it is resident, and so does a mix; bare-base requests spread.
-  const backends = orderByAffinity(
+  const backends = pickBackends(
+    world,
     policy.registry.backends.get(claims.base) ?? [],
-    adapter === null ? requestId : typeof adapter === 'string' ? adapter : JSON.stringify(adapter),
+    { endpoint, adapter: claims.adapter, requestId },
+    c.env,
+    (work) => c.executionCtx.waitUntil(work),
   )
-  const { path, body, stream } = request
-  const traceparent = continueTrace(c.req.header('traceparent'), requestId)
-  return callUpstream(world, backends, { path, body, stream, capability, requestId, traceparent, signal })
+  return callUpstream(world, backends, {
+    ...request,
+    endpoint,
+    claims,
+    capability,
+    secrets: c.env,
+    saltKey: c.get('config').capabilitySecret,
+    requestId,
+    traceparent: continueTrace(c.req.header('traceparent'), requestId),
+    signal,
+  })
 }
 
 function readWhole(bytes: Uint8Array): { readonly text: string; readonly value: unknown } {
@@ -89,7 +99,7 @@ async function answer(
   meter: Meter,
   heard: Heard,
 ): Promise<Response> {
-  const upstream = await dispatch(c, request, choice, c.req.raw.signal)
+  const upstream = await dispatch(c, endpoint, request, choice, c.req.raw.signal)
   meter.firstByte()
   const headers = {
     'content-type': upstream.kind === 'stream' ? 'text/event-stream' : 'application/json',
@@ -137,7 +147,7 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   const { exposure, model, shadows } = choice
   if (exposure !== null && shadows.length > 0) {
     const copied = { tenantId: policy.subject.tenantId, requestId: c.get('requestId'), assignment: exposure }
-    const send: Send = ({ target }, signal) => dispatch(c, request, { model, target }, signal)
+    const send: Send = ({ target }, signal) => dispatch(c, endpoint, request, { model, target }, signal)
     c.executionCtx.waitUntil(mirrorRequest(c.get('db'), c.get('world'), copied, shadows, send))
   }
   try {

@@ -5,6 +5,7 @@ import {
   adapters,
   adapterTags,
   arms,
+  backendAdapters,
   backends,
   bases,
   compiles,
@@ -187,6 +188,23 @@ export async function loadPolicy(
       .select()
       .from(backends)
       .where(and(eq(backends.enabled, true), unread)),
+    db
+      .select({
+        backendId: backendAdapters.backendId,
+        digest: backendAdapters.digest,
+        upstream: backendAdapters.upstream,
+      })
+      .from(backendAdapters)
+      .where(
+        and(
+          eq(backendAdapters.status, 'active'),
+          inArray(
+            backendAdapters.digest,
+            db.select({ digest: adapters.digest }).from(adapters).where(eq(adapters.tenantId, tenantId)),
+          ),
+          unread,
+        ),
+      ),
     // Merges of this tenant, and of others into a base that this tenant runs on.
     db
       .select({ tenantId: compiles.tenantId, artifact: compiles.artifact, parents: compiles.parents })

@@ -4,6 +4,7 @@ import type { Guardrail, Namespace } from '../database/schema.ts'
 import { parseModel } from '../infer/parse-model.ts'
 import type { Limits } from '../limits/limit.ts'
 import type { Prices } from '../limits/price.ts'
+import type { UpstreamAddress } from '../upstream/driver.ts'
 import type { Action } from './actions.ts'
 import type { Decision, GrantsAbout, Subject, Target } from './resolve-grants.ts'
 import { resolveGrants } from './resolve-grants.ts'
@@ -41,10 +42,12 @@ export interface Model {
     | { readonly kind: 'experiment'; readonly experiment: Experiment }
 }
 
-export interface Backend {
+export interface Backend extends UpstreamAddress {
   readonly id: string
-  readonly url: string
   readonly baseDigest: string
+  readonly draining: boolean
+  /** What a foreign backend calls the adapters that it was found to serve, by digest. */
+  readonly adapters: ReadonlyMap<string, string>
 }
 
 /** What a tenant has, whoever asks; shared by the policies of all its principals. */

@@ -3,6 +3,7 @@ import type {
   adapters,
   adapterTags,
   arms,
+  backendAdapters,
   backends,
   bases,
   CompileParent,
@@ -26,6 +27,7 @@ export type RegistryRows = readonly [
   arms: readonly (typeof arms.$inferSelect)[],
   bases: readonly (typeof bases.$inferSelect)[],
   backends: readonly (typeof backends.$inferSelect)[],
+  active: readonly Pick<typeof backendAdapters.$inferSelect, 'backendId' | 'digest' | 'upstream'>[],
   merges: readonly { tenantId: string; artifact: string | null; parents: readonly CompileParent[] }[],
   limits: readonly (typeof limits.$inferSelect)[],
   prices: readonly (typeof prices.$inferSelect)[],
@@ -41,6 +43,7 @@ export function readRegistry(
     armRows,
     baseRows,
     backendRows,
+    activeRows,
     mergeRows,
     limitRows,
     priceRows,
@@ -88,8 +91,12 @@ export function readRegistry(
     if (experiment === undefined) throw new Error('a model row names no experiment')
     return { name, createdAt, autoRank, serves: { kind: 'experiment', experiment } }
   }
+  const activeOf = Map.groupBy(activeRows, ({ backendId }) => backendId)
   const byBase = Map.groupBy(
-    backendRows.map(({ id, url, baseDigest }): Backend => ({ id, url, baseDigest })),
+    backendRows.map(({ enabled, createdAt, mayLoad, ...row }): Backend => {
+      const adapters = new Map((activeOf.get(row.id) ?? []).map(({ digest, upstream }) => [digest, upstream]))
+      return { ...row, adapters }
+    }),
     ({ baseDigest }) => baseDigest,
   )
   return {

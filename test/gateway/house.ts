@@ -3,7 +3,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers'
 import { vi } from 'vitest'
 import { createApp } from '../../gateway/app.ts'
-import type { World } from '../../gateway/context.ts'
+import type { Timeouts, World } from '../../gateway/context.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { createFakeBackend } from './fake-backend.ts'
@@ -31,8 +31,13 @@ export interface Reply {
   readonly json: Answer
 }
 
-/** `other`: what of the world is to be otherwise than quick and well. */
-export async function createHouse(other: Partial<World> = {}) {
+/** What is to be otherwise than quick and well, and bindings beside those that every test has. */
+interface Options extends Partial<Omit<World, 'timeouts'>> {
+  readonly bindings?: Readonly<Record<string, unknown>>
+  readonly timeouts?: Partial<Timeouts>
+}
+
+export async function createHouse({ bindings: more = {}, timeouts, ...other }: Options = {}) {
   const peppers = parsePeppers(env.PEPPERS)
   if (peppers === null) throw new Error('the test peppers are not usable')
   const output = vi.spyOn(console, 'log').mockImplementation(() => {})
@@ -44,14 +49,14 @@ export async function createHouse(other: Partial<World> = {}) {
   const world = {
     fetch: backend.fetch,
     now: () => clock.now,
-    timeouts: { firstByteMs: 50, idleMs: 30, wholeAnswerMs: 50, readinessMs: 50 },
+    timeouts: { connectMs: 25, firstByteMs: 50, idleMs: 30, wholeAnswerMs: 50, readinessMs: 50, ...timeouts },
     ...other,
   }
   const app = createApp(world)
   const adminKey = await bootstrapAdminKey(env.DB, { environment: 'test', peppers, now: NOW })
 
   /** The raw response; settle with `finish` after its body was read. */
-  async function open(path: string, init: RequestInit = {}, bindings: object = env) {
+  async function open(path: string, init: RequestInit = {}, bindings: object = { ...env, ...more }) {
     const context = createExecutionContext()
     const url = path.startsWith('http') ? path : `http://gateway.test${path}`
     // Node wants to be told that a streamed body goes only one way.

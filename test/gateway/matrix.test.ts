@@ -96,6 +96,11 @@ const LINES: Readonly<Record<string, Line>> = {
   'PUT /admin/bases/:digest': { plane: 'admin', answer: 200, body: {} },
   'GET /admin/backends': { plane: 'admin', answer: 200 },
   'PUT /admin/backends/:backend': { plane: 'admin', answer: 200, body: { url: 'http://one.test', base: BASE } },
+  'GET /admin/backends/:backend/adapters': { plane: 'admin', answer: 200 },
+  // The backend of this house is one of ours, which has no names to be given.
+  'PUT /admin/backends/:backend/adapters/:digest': { plane: 'admin', answer: 400, body: { upstream: 'red' } },
+  'DELETE /admin/backends/:backend/adapters/:digest': { plane: 'admin', answer: 404 },
+  'POST /admin/backends/:backend/adapters/:digest/probe': { plane: 'admin', answer: 400, body: {} },
   'GET /admin/tenants/:tenant/adapters': { plane: 'admin', answer: 200 },
   'PUT /admin/tenants/:tenant/adapters/:adapter': { plane: 'admin', answer: 200, body: red },
   // There is no compiler service in this house.

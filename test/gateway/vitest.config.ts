@@ -24,7 +24,7 @@ export default defineProject({
   test: {
     name: 'gateway',
     root: `${root}test/gateway`,
-    include: ['**/*.test.ts'],
+    include: ['*.test.ts'],
     setupFiles: ['./apply-migrations.ts', './seed.ts'],
   },
 })

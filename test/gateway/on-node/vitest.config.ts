@@ -10,9 +10,11 @@ export default defineProject({
   test: {
     name: 'gateway on Node',
     root: `${here}..`,
-    include: ['*.test.ts'],
+    // And those with real servers on the other side, which workerd cannot open.
+    include: ['*.test.ts', 'on-node/*.test.ts'],
     // The Worker's own entry; that of Node is in test/cli/gateway.test.ts.
     exclude: ['worker.test.ts'],
+    testTimeout: 30_000,
     setupFiles: ['./apply-migrations.ts', './seed.ts'],
   },
 })
