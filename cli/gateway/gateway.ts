@@ -8,6 +8,7 @@ import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { UserError } from '../fail.ts'
 import { shutdownOnSignal } from '../up/shutdown.ts'
 import { type LibsqlDatabase, openLibsql } from './libsql-database.ts'
+import type { Durability } from './libsql-file.ts'
 import { readMigrations } from './migrations.ts'
 import { serveGateway } from './serve-gateway.ts'
 
@@ -16,6 +17,7 @@ export interface GatewayOptions {
   readonly port: number
   readonly host: string
   readonly newAdminKey?: boolean
+  readonly durability: Durability
 }
 
 /** The binding of the Worker → the variable here, and how to come by a value. */
@@ -39,7 +41,7 @@ const REMOTE = /^(libsql|https?|wss?):\/\//
 export async function gatewayCommand(options: GatewayOptions): Promise<void> {
   const read = takeBindings()
   const shutdown = shutdownOnSignal()
-  const database = await open(options.database)
+  const database = await open(options)
   await shutdown.opened(async () => database.close())
   const bindings = { ...read, DB: database.db } as Partial<Bindings>
   requireConfigured(bindings)
@@ -81,14 +83,14 @@ function requireConfigured(bindings: Partial<Bindings>): asserts bindings is Bin
   throw new UserError(`the gateway does not start without its secrets.\n  ${lines.join('\n  ')}`)
 }
 
-async function open(database: string): Promise<LibsqlDatabase> {
+async function open({ database, durability }: GatewayOptions): Promise<LibsqlDatabase> {
   const token = process.env[DATABASE_TOKEN]
   delete process.env[DATABASE_TOKEN]
   const isRemote = REMOTE.test(database)
   const path = database.replace(/^file:/, '')
   if (!isRemote) await mkdir(dirname(path), { recursive: true })
   try {
-    return await openLibsql(isRemote ? database : `file:${path}`, token)
+    return await openLibsql(isRemote ? database : `file:${path}`, token, durability)
   } catch (error) {
     const help = isRemote
       ? `check the address, and the token in ${DATABASE_TOKEN}`

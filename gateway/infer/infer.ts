@@ -31,7 +31,7 @@ async function dispatch(c: GatewayContext, request: InferRequest, choice: Choice
   if (claims.model !== request.model.name || !mayDispatch(policy, claims, now)) {
     throw new Error('about to dispatch what was not granted')
   }
-  const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
+  const capability = mintCapability(claims, c.get('config').capabilitySecret, now)
   const { adapter } = claims
   // An adapter keeps to one backend, where it is resident, and so does a mix; bare-base requests spread.
   const backends = orderByAffinity(
@@ -68,7 +68,8 @@ async function answer(
   }
   if (upstream.kind === 'whole') {
     const tokens = readWhole(upstream.bytes, endpoint)
-    await meter.settle('settled', tokens)
+    // Not waited for, as at the end of a stream: the row is there since before the backend was asked.
+    void meter.settle('settled', tokens)
     return new Response(upstream.bytes, { headers })
   }
   const body = relayStream(upstream, {

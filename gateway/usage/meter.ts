@@ -1,5 +1,5 @@
 // The usage row: opened before dispatch together with the exposure, settled once, whatever ends the request.
-import { and, eq, sql } from 'drizzle-orm'
+import { sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { exposures, type UsedPart, usage } from '../database/records.ts'
 import { digestRecord } from '../digest.ts'
@@ -7,7 +7,9 @@ import type { MixedPart } from '../infer/choose-mix.ts'
 import type { Choice } from '../infer/choose-target.ts'
 import { errorFields, log } from '../log.ts'
 import type { Policy } from '../policy/policy.ts'
+import { isKnown, remember } from './known-exposures.ts'
 import type { Tokens } from './read-usage.ts'
+import { insertOpen, settleOpen } from './write-usage.ts'
 
 export type Outcome = 'settled' | 'aborted' | 'failed'
 
@@ -58,14 +60,13 @@ export async function openMeter(
     createdAt,
   }
   const receipt = (await digestRecord(decision)).slice(0, RECEIPT_CHARS)
-  const open = db.insert(usage).values({ ...decision, receipt, status: 'open' })
-  if (exposure === null) {
-    await open
+  const analysed = exposure !== null && exposure.servedArmId === exposure.assignedArmId
+  if (exposure === null || isKnown(db, { tenantId, ...exposure, analysed })) {
+    await insertOpen(db, { ...decision, receipt })
   } else {
     const { servedArmId, ...assigned } = exposure
-    const analysed = servedArmId === exposure.assignedArmId
     await db.batch([
-      open,
+      db.insert(usage).values({ ...decision, receipt, status: 'open' }),
       db
         .insert(exposures)
         .values({ tenantId, ...assigned, servedArmId, analysed, requestId, createdAt })
@@ -76,6 +77,7 @@ export async function openMeter(
           setWhere: sql`${analysed ? 1 : 0} = 0`,
         }),
     ])
+    remember(db, { tenantId, ...exposure, analysed })
   }
 
   let firstByteAt: number | null = null
@@ -83,16 +85,14 @@ export async function openMeter(
   const { promise: settled, resolve } = Promise.withResolvers<void>()
   const write = async (outcome: Outcome, tokens: Tokens | null) => {
     try {
-      await db
-        .update(usage)
-        .set({
-          status: outcome,
-          promptTokens: tokens?.promptTokens ?? null,
-          completionTokens: tokens?.completionTokens ?? null,
-          ttftMs: firstByteAt === null ? null : firstByteAt - createdAt,
-          settledAt: now(),
-        })
-        .where(and(eq(usage.requestId, requestId), eq(usage.status, 'open')))
+      await settleOpen(db, {
+        requestId,
+        status: outcome,
+        promptTokens: tokens?.promptTokens ?? null,
+        completionTokens: tokens?.completionTokens ?? null,
+        ttftMs: firstByteAt === null ? null : firstByteAt - createdAt,
+        settledAt: now(),
+      })
       if (outcome !== 'failed' && tokens === null) log('usage.unknown', { requestId, outcome })
     } catch (error) {
       log('usage.unsettled', { requestId, outcome, ...errorFields(error) })
