@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Admin, adminOf } from '../cli/up/admin.ts'
 import { freePort } from '../test/e2e/running.ts'
 import type { Shot } from './gateway-load.ts'
@@ -16,6 +17,7 @@ export interface Target {
 }
 
 const READY_MS = 90_000
+const POLL_MS = 50
 const PATH = '/v1/chat/completions'
 /** A gateway sees more than one caller; more would measure the same cache. */
 const KEYS = 64
@@ -33,7 +35,7 @@ const BASE = createHash('sha256').update('base').digest('hex')
 const folder = mkdtempSync(join(tmpdir(), 'sidepath-bench-gateway-'))
 const children: ChildProcess[] = []
 /** Where each process writes its lines, as it would under a supervisor. */
-const logOf = (name: string) => openSync(join(folder, `${name}.log`), 'a')
+const logOf = (name: string) => join(folder, `${name}.log`)
 
 export async function endAll(): Promise<void> {
   await Promise.all(
@@ -49,25 +51,23 @@ export async function endAll(): Promise<void> {
 
 /** Starts Node on a script; resolves with the line that says it is ready. */
 async function start(name: string, args: readonly string[], env: Record<string, string>, ready: RegExp) {
+  const output = openSync(logOf(name), 'a')
   const child = spawn(process.execPath, [...extraFlags(name), ...args], {
     cwd: join(import.meta.dirname, '..'),
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', logOf(name)],
+    stdio: ['ignore', output, output],
   })
   children.push(child)
-  let printed = ''
-  const pid = child.pid ?? 0
-  return new Promise<{ line: string; pid: number }>((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error(`${name} was not ready in ${READY_MS} ms: ${printed}`)), READY_MS)
-    child.on('close', (code) => reject(new Error(`${name} ended with ${code}: ${printed.slice(0, 2000)}`)))
-    child.stdout?.on('data', (chunk) => {
-      if (printed.length < 10_000) printed += chunk
-      const line = ready.exec(printed)
-      if (line === null) return
-      clearTimeout(late)
-      resolve({ line: line[0], pid })
-    })
-  })
+  const { pid = 0 } = child
+  const deadline = Date.now() + READY_MS
+  for (;;) {
+    const printed = readFileSync(logOf(name), 'utf8')
+    const line = ready.exec(printed)?.[0]
+    if (line !== undefined) return { line, pid }
+    if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}: ${printed.slice(0, 2000)}`)
+    if (Date.now() > deadline) throw new Error(`${name} was not ready in ${READY_MS} ms: ${printed.slice(0, 2000)}`)
+    await delay(POLL_MS)
+  }
 }
 
 /** `PROFILE=<folder>`: each thread of each process leaves a CPU profile there. */
@@ -174,7 +174,7 @@ async function answering(port: number): Promise<void> {
     const answered = await fetch(`http://127.0.0.1:${port}/`).catch(() => undefined)
     await answered?.body?.cancel()
     if (answered !== undefined) return
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await delay(POLL_MS)
   }
   throw new Error(`nothing answers on port ${port} after ${READY_MS} ms`)
 }

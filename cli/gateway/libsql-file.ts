@@ -62,11 +62,14 @@ export async function openFile(path: string, durability: Durability): Promise<Ex
   let waiting: Waiting[] = []
   let sent: Waiting[] = []
   let gone: Error | undefined
+  let isClosing = false
   // The process may end while nothing is on its way.
   worker.unref()
 
   const send = () => {
-    if (sent.length > 0 || waiting.length === 0) return
+    if (sent.length > 0) return
+    // Last of all: a database that is closed must not be asked.
+    if (waiting.length === 0) return isClosing ? worker.postMessage('close') : undefined
     sent = waiting.slice(0, MAX_GROUP)
     waiting = waiting.slice(MAX_GROUP)
     worker.ref()
@@ -103,8 +106,10 @@ export async function openFile(path: string, durability: Durability): Promise<Ex
       })
     },
     close() {
+      if (isClosing) return
+      isClosing = true
       gone ??= new DatabaseError({ code: 'CLOSED', message: 'the database is closed' })
-      worker.postMessage('close')
+      send()
     },
   }
 }

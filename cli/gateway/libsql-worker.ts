@@ -50,7 +50,11 @@ function prepare(sql: string): Prepared {
   return made
 }
 
+/** A statement that was prepared before keeps the columns of then. */
+const SCHEMA = /^\s*(create|alter|drop)\b/i
+
 function execute(sql: string, args: readonly unknown[]): Rows {
+  if (SCHEMA.test(sql)) prepared.clear()
   const { statement, columns } = prepare(sql)
   if (columns === null) {
     const { changes, lastInsertRowid } = statement.run(args)
@@ -85,6 +89,16 @@ function flushSoon(): void {
 const isRead = (unit: Unit) => unit.every(({ sql }) => /^\s*select\b/i.test(sql))
 
 function run(unit: Unit): Rows[] | Failure {
+  const [only, ...others] = unit
+  if (only !== undefined && others.length === 0) {
+    try {
+      return [execute(only.sql, only.args)]
+    } catch (error) {
+      // A statement that fails undoes itself; some failures undo the whole transaction, and then the group fails.
+      if (!database.inTransaction) throw error
+      return failureOf(error)
+    }
+  }
   database.exec('SAVEPOINT unit')
   try {
     const results = unit.map(({ sql, args }) => execute(sql, args))

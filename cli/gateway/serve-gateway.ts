@@ -2,6 +2,7 @@
 import { createApp } from '../../gateway/app.ts'
 import type { Bindings } from '../../gateway/config.ts'
 import { realWorld } from '../../gateway/real-world.ts'
+import { batchLines } from './batch-lines.ts'
 import { createPooledFetch } from './pooled-fetch.ts'
 import { type Served, serveApp } from './serve-app.ts'
 
@@ -10,6 +11,7 @@ export async function serveGateway(options: {
   readonly port: number
   readonly bindings: Bindings
 }): Promise<Served> {
+  batchLines()
   const pool = createPooledFetch()
   const app = createApp({ ...realWorld, fetch: pool.fetch })
   const served = await serveApp((request, context) => app.fetch(request, options.bindings, context), options)
