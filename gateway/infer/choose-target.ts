@@ -72,7 +72,10 @@ export async function readAssignment(
   return row?.armId
 }
 
-/** Arms that the database has for subjects: written once and never changed, so never to be asked for again. */
+/**
+ * Arms that the database has for subjects: written once and never changed, so not asked for again while the registry stays
+ * as it is. A row that somebody changes by hand holds from the next change of the registry.
+ */
 const assigned = new WeakMap<Experiment, Map<string, string>>()
 /** Of an isolate's 128 MB: a subject takes some 150 bytes. */
 const MAX_ASSIGNED = 20_000
