@@ -19,8 +19,8 @@ const [KEYS, ADAPTERS, GRANTS] = [10_000, 1_000, 100_000]
 const ROLES = 100
 const SAMPLES = 20_000
 const COLD = 10
-/** Spread over all keys. To read ten thousand policies would take the time, and say the same. */
-const WARM_KEYS = 1_000
+/** Spread over all keys. A policy of this size takes tens of milliseconds to read, and ten thousand of them minutes. */
+const WARM_KEYS = 200
 const ENVIRONMENT = 'local'
 const NOW = Date.now()
 const digest = (text: string) => createHash('sha256').update(text).digest('hex')
