@@ -56,6 +56,14 @@ function program(): Command {
     .option('--port <port>', 'port of the gateway', parsePort, 8787)
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--new-admin-key', 'print a new admin key, shown this once, and end')
+    .addOption(
+      new Option(
+        '--durability <of usage>',
+        'power: on the disk before a request goes on; process: with the system, and on the disk 0.1 s later',
+      )
+        .choices(['power', 'process'])
+        .default('power'),
+    )
     .action(async (options) => (await import('./gateway/gateway.ts')).gatewayCommand(options))
 
   sidepath

@@ -1,8 +1,8 @@
 // The gateway, assembled: what runs in front of every route, and the table of routes.
-import { drizzle } from 'drizzle-orm/d1'
+import { type DrizzleD1Database, drizzle } from 'drizzle-orm/d1'
 import { Hono } from 'hono'
 import { createAdmin } from './admin/routes.ts'
-import { readConfig } from './config.ts'
+import { type Bindings, type Config, readConfig } from './config.ts'
 import type { GatewayEnv, World } from './context.ts'
 import { isDatabaseAway } from './database/from-database.ts'
 import { databaseUnavailable, GatewayError, internalError, misconfigured, notFound } from './errors.ts'
@@ -36,14 +36,11 @@ export function createApp(world: World): Hono<GatewayEnv> {
   })
   app.use('*', hardenResponse)
   const policies = new PolicyCache(world.now)
+  const read = createReader()
   app.use('*', async (c, next) => {
-    const config = readConfig(c.env)
-    if (!('db' in config)) {
-      log('config.invalid', { bindings: config.join(',') })
-      throw misconfigured()
-    }
+    const { config, db } = read(c.env)
     c.set('config', config)
-    c.set('db', drizzle(config.db))
+    c.set('db', db)
     c.set('policies', policies)
     await next()
   })
@@ -59,4 +56,26 @@ export function createApp(world: World): Hono<GatewayEnv> {
   addVerdicts(app)
   app.route('/admin', createAdmin())
   return app
+}
+
+interface Ready {
+  readonly config: Config
+  readonly db: DrizzleD1Database
+}
+
+/** Bindings are checked once, not once a request. Those that will not do are looked at each time. */
+function createReader(): (bindings: Partial<Bindings>) => Ready {
+  const known = new WeakMap<Partial<Bindings>, Ready>()
+  return (bindings) => {
+    const found = known.get(bindings)
+    if (found !== undefined) return found
+    const config = readConfig(bindings)
+    if (!('db' in config)) {
+      log('config.invalid', { bindings: config.join(',') })
+      throw misconfigured()
+    }
+    const ready = { config, db: drizzle(config.db) }
+    known.set(bindings, ready)
+    return ready
+  }
 }

@@ -5,9 +5,11 @@ import { type Bindings, readConfig } from '../../gateway/config.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
+import { SECRET_NAME } from '../../gateway/upstream/credential.ts'
 import { UserError } from '../fail.ts'
 import { shutdownOnSignal } from '../up/shutdown.ts'
 import { type LibsqlDatabase, openLibsql } from './libsql-database.ts'
+import type { Durability } from './libsql-file.ts'
 import { readMigrations } from './migrations.ts'
 import { serveGateway } from './serve-gateway.ts'
 
@@ -16,6 +18,7 @@ export interface GatewayOptions {
   readonly port: number
   readonly host: string
   readonly newAdminKey?: boolean
+  readonly durability: Durability
 }
 
 /** The binding of the Worker → the variable here, and how to come by a value. */
@@ -39,7 +42,7 @@ const REMOTE = /^(libsql|https?|wss?):\/\//
 export async function gatewayCommand(options: GatewayOptions): Promise<void> {
   const read = takeBindings()
   const shutdown = shutdownOnSignal()
-  const database = await open(options.database)
+  const database = await open(options)
   await shutdown.opened(async () => database.close())
   const bindings = { ...read, DB: database.db } as Partial<Bindings>
   requireConfigured(bindings)
@@ -67,6 +70,11 @@ function takeBindings(): Partial<Record<keyof typeof VARIABLES, string>> {
     delete process.env[variable]
     if (value !== undefined) bindings[binding as keyof typeof VARIABLES] = value
   }
+  // Credentials of backends that are not ours, each under the name that its row in the registry gives.
+  for (const name of Object.keys(process.env).filter((one) => SECRET_NAME.test(one))) {
+    Object.assign(bindings, { [name]: process.env[name] })
+    delete process.env[name]
+  }
   return bindings
 }
 
@@ -81,14 +89,14 @@ function requireConfigured(bindings: Partial<Bindings>): asserts bindings is Bin
   throw new UserError(`the gateway does not start without its secrets.\n  ${lines.join('\n  ')}`)
 }
 
-async function open(database: string): Promise<LibsqlDatabase> {
+async function open({ database, durability }: GatewayOptions): Promise<LibsqlDatabase> {
   const token = process.env[DATABASE_TOKEN]
   delete process.env[DATABASE_TOKEN]
   const isRemote = REMOTE.test(database)
   const path = database.replace(/^file:/, '')
   if (!isRemote) await mkdir(dirname(path), { recursive: true })
   try {
-    return await openLibsql(isRemote ? database : `file:${path}`, token)
+    return await openLibsql(isRemote ? database : `file:${path}`, token, durability)
   } catch (error) {
     const help = isRemote
       ? `check the address, and the token in ${DATABASE_TOKEN}`

@@ -1,8 +1,9 @@
 // A D1Database over libSQL, as far as drizzle's D1 driver and the gateway use one: the gateway has one dialect of SQL and
 // one driver, wherever it runs.
-import { type Client, createClient, type InStatement, type InValue, type ResultSet } from '@libsql/client'
+import { createClient, type InStatement, type InValue, type ResultSet } from '@libsql/client'
 import type { AnyD1Database } from 'drizzle-orm/d1'
 import type { SqlDatabase } from '../../gateway/database/migrate.ts'
+import { type Bound, type Durability, type Executor, openFile, type Rows } from './libsql-file.ts'
 
 type Row = Record<string, unknown>
 
@@ -12,22 +13,19 @@ interface Result {
   readonly meta: { readonly changes: number; readonly last_row_id: number }
 }
 
-/** Milliseconds that a statement waits for another process that writes to the same file. */
-const BUSY_TIMEOUT_MS = 5_000
-
-class Statement {
-  readonly #client: Client
+class Statement implements Bound {
+  readonly #executor: Executor
   readonly sql: string
-  readonly args: readonly InValue[]
+  readonly args: readonly unknown[]
 
-  constructor(client: Client, sql: string, args: readonly InValue[] = []) {
-    this.#client = client
+  constructor(executor: Executor, sql: string, args: readonly unknown[] = []) {
+    this.#executor = executor
     this.sql = sql
     this.args = args
   }
 
   bind(...values: unknown[]): Statement {
-    return new Statement(this.#client, this.sql, values as InValue[])
+    return new Statement(this.#executor, this.sql, values)
   }
 
   async all(): Promise<Result> {
@@ -38,17 +36,18 @@ class Statement {
     return this.all()
   }
 
-  async raw(): Promise<unknown[][]> {
-    const { rows, columns } = await this.#execute()
-    return rows.map((row) => columns.map((_, at) => row[at]))
+  async raw(): Promise<readonly (readonly unknown[])[]> {
+    return (await this.#execute()).rows
   }
 
   async first(): Promise<Row | null> {
     return (await this.all()).results[0] ?? null
   }
 
-  #execute(): Promise<ResultSet> {
-    return this.#client.execute(toStatement(this))
+  async #execute(): Promise<Rows> {
+    const [rows] = await this.#executor.execute([toBound(this)])
+    if (rows === undefined) throw new Error('a statement without a result')
+    return rows
   }
 }
 
@@ -62,39 +61,56 @@ export interface LibsqlDatabase {
  * `url`: `file:…` for a file on this machine, `libsql:`, `http:` or `https:` for a server, which `authToken` opens.
  * Throws libSQL's own error where the database cannot be opened or does not answer.
  */
-export async function openLibsql(url: string, authToken?: string): Promise<LibsqlDatabase> {
-  const isFile = url.startsWith('file:')
-  // One connection to a file: its pragmas then hold for every statement, and libSQL's calls on a file do not overlap.
-  const client = createClient({
-    url,
-    ...(authToken === undefined ? {} : { authToken }),
-    ...(isFile ? { concurrency: 1, timeout: BUSY_TIMEOUT_MS } : {}),
-  })
-  // As in D1. `synchronous = FULL`: a revocation that was answered is on the disk, whatever happens to the power.
-  if (isFile) {
-    for (const pragma of ['foreign_keys = ON', 'journal_mode = WAL', 'synchronous = FULL']) {
-      await client.execute(`PRAGMA ${pragma}`)
-    }
-  }
-  await client.execute('SELECT 1')
+export async function openLibsql(
+  url: string,
+  authToken?: string,
+  durability: Durability = 'power',
+): Promise<LibsqlDatabase> {
+  const executor = url.startsWith('file:')
+    ? await openFile(url.slice('file:'.length), durability)
+    : openServer(url, authToken)
   const database = {
-    prepare: (sql: string) => new Statement(client, sql),
-    // D1's batch is a transaction; a write lock from the start is what makes it wait instead of failing half-way.
-    batch: async (statements: readonly Statement[]) =>
-      (await client.batch(statements.map(toStatement), 'write')).map(toResult),
+    prepare: (sql: string) => new Statement(executor, sql),
+    // D1's batch is a transaction.
+    batch: async (statements: readonly Statement[]) => (await executor.execute(statements.map(toBound))).map(toResult),
   }
-  return { db: database as unknown as LibsqlDatabase['db'], close: () => client.close() }
+  await database.prepare('SELECT 1').all()
+  return { db: database as unknown as LibsqlDatabase['db'], close: () => executor.close() }
 }
 
-function toStatement({ sql, args }: Statement): InStatement {
-  return { sql, args: [...args] }
+function openServer(url: string, authToken: string | undefined): Executor {
+  const client = createClient({ url, ...(authToken === undefined ? {} : { authToken }) })
+  const toStatement = ({ sql, args }: Bound): InStatement => ({ sql, args: args as InValue[] })
+  return {
+    async execute(unit) {
+      const [only, ...others] = unit.map(toStatement)
+      if (only !== undefined && others.length === 0) return [toRows(await client.execute(only))]
+      // A write lock from the start is what makes it wait instead of failing half-way.
+      return (await client.batch(unit.map(toStatement), 'write')).map(toRows)
+    },
+    close: () => client.close(),
+  }
 }
 
-function toResult({ rows, columns, rowsAffected, lastInsertRowid }: ResultSet): Result {
+function toRows({ rows, columns, rowsAffected, lastInsertRowid }: ResultSet): Rows {
+  return {
+    columns,
+    rows: rows.map((row) => columns.map((_, at) => row[at])),
+    changes: rowsAffected,
+    lastInsertRowid: Number(lastInsertRowid ?? 0),
+  }
+}
+
+/** SQLite has neither booleans nor undefined. */
+function toBound({ sql, args }: Bound): Bound {
+  return { sql, args: args.map((arg) => (typeof arg === 'boolean' ? Number(arg) : (arg ?? null))) }
+}
+
+function toResult({ rows, columns, changes, lastInsertRowid }: Rows): Result {
   return {
     success: true,
     // Plain objects in the order of the columns: drizzle reads a batch by that order.
     results: rows.map((row) => Object.fromEntries(columns.map((column, at) => [column, row[at]]))),
-    meta: { changes: rowsAffected, last_row_id: Number(lastInsertRowid ?? 0) },
+    meta: { changes, last_row_id: lastInsertRowid },
   }
 }

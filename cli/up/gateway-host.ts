@@ -1,9 +1,9 @@
 // The gateway on this machine: the same Worker that runs at Cloudflare, bundled by esbuild, in workerd, with a local D1.
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { build } from 'esbuild'
 import { Log, LogLevel, Miniflare } from 'miniflare'
 import { UserError } from '../fail.ts'
+import { bundleWorker } from './bundle-worker.ts'
 import { endWithParent } from './end-with-parent.ts'
 import type { Secrets } from './secrets.ts'
 
@@ -48,7 +48,7 @@ export async function startGateway(options: {
           },
           manifest: {
             mainModule: 'worker.js',
-            modules: { 'worker.js': { type: 'esm', contents: await bundle() } },
+            modules: { 'worker.js': { type: 'esm', contents: await bundleWorker(join(ROOT, 'gateway', 'worker.ts')) } },
           },
         },
       },
@@ -97,18 +97,4 @@ export async function requireFreePort(port: number, flag: string): Promise<void>
   } finally {
     await new Promise((resolve) => server.close(resolve))
   }
-}
-
-async function bundle(): Promise<string> {
-  const result = await build({
-    entryPoints: [join(ROOT, 'gateway', 'worker.ts')],
-    bundle: true,
-    write: false,
-    format: 'esm',
-    target: 'es2024',
-    conditions: ['workerd', 'worker', 'import'],
-    external: ['cloudflare:*'],
-    logLevel: 'silent',
-  })
-  return result.outputFiles[0]?.text ?? ''
 }

@@ -83,10 +83,34 @@ export async function readAssignment(
 }
 
 /**
+ * Arms that the database has for subjects: written once and never changed, so not asked for again while the registry stays
+ * as it is. A row that somebody changes by hand holds from the next change of the registry.
+ */
+const assigned = new WeakMap<Experiment, Map<string, string>>()
+/** Of an isolate's 128 MB: a subject takes some 150 bytes. */
+const MAX_ASSIGNED = 20_000
+
+async function assign(
+  db: DrizzleD1Database,
+  policy: Policy,
+  experiment: Experiment,
+  subject: string,
+  now: number,
+): Promise<string | undefined> {
+  const known = assigned.get(experiment) ?? new Map<string, string>()
+  const armId = known.get(subject) ?? (await storeAssignment(db, policy, experiment, subject, now))
+  if (armId === undefined) return undefined
+  if (known.size >= MAX_ASSIGNED) known.clear()
+  known.set(subject, armId)
+  assigned.set(experiment, known)
+  return armId
+}
+
+/**
  * Write once, then read: of two concurrent first requests both get the arm of the one that was stored. Undefined: not in
  * the experiment; who once was stays in it, also when the ramp is taken back.
  */
-async function assign(
+async function storeAssignment(
   db: DrizzleD1Database,
   policy: Policy,
   experiment: Experiment,

@@ -46,7 +46,7 @@ async function dispatch(
   if (!leadsTo || !mayDispatch(policy, claims, now)) {
     throw new Error('about to dispatch what was not granted')
   }
-  const capability = await mintCapability(claims, c.get('config').capabilitySecret, now)
+  const capability = mintCapability(claims, c.get('config').capabilitySecret, now)
   const backends = pickBackends(
     world,
     policy.registry.backends.get(claims.base) ?? [],
@@ -109,7 +109,9 @@ async function answer(
     const { text, value } = readWhole(upstream.bytes)
     heard.refused = () => refusedInWhole(value)
     const tokens = endpoint === 'embeddings' ? readEmbeddingTokens(value) : readTokens(value)
-    await meter.settle('settled', tokens, text)
+    const settling = meter.settle('settled', tokens, text)
+    // Waited for only where the answer is kept for another try: the row is there since before the backend was asked.
+    if (c.req.raw.headers.has('idempotency-key')) await settling
     return new Response(upstream.bytes, { headers })
   }
   const watch = choice.exposure === null ? undefined : watchRefusal()

@@ -1,5 +1,6 @@
 // The signed statement of what one request may run; the backend serves nothing without it.
-import { SignJWT } from 'jose'
+import { hmac } from '@noble/hashes/hmac.js'
+import { sha256 } from '@noble/hashes/sha2.js'
 import {
   CAPABILITY_ALGORITHM,
   CAPABILITY_AUDIENCE,
@@ -8,14 +9,38 @@ import {
   type Capability,
 } from '../../gpu-backend/contract.ts'
 
-export async function mintCapability(claims: Capability, secret: string, now: number): Promise<string> {
+const encoder = new TextEncoder()
+const encode = (bytes: Uint8Array) =>
+  btoa(String.fromCharCode(...bytes))
+    .replaceAll('+', '-')
+    .replaceAll('/', '_')
+    .replaceAll('=', '')
+const HEADER = encode(encoder.encode(JSON.stringify({ alg: CAPABILITY_ALGORITHM })))
+
+/** HMAC states by secret: one a gateway. */
+const started = new Map<string, ReturnType<typeof hmac.create>>()
+
+function sign(text: string, secret: string): Uint8Array {
+  let state = started.get(secret)
+  if (state === undefined) {
+    state = hmac.create(sha256, encoder.encode(secret))
+    started.clear()
+    started.set(secret, state)
+  }
+  return state.clone().update(encoder.encode(text)).digest()
+}
+
+/** A JWT (RFC 7515, compact), HS256. Signed here: through web crypto a signature this short takes ten times as long. */
+export function mintCapability(claims: Capability, secret: string, now: number): string {
   const issuedAtS = Math.floor(now / 1000)
-  return new SignJWT({ ...claims })
-    .setProtectedHeader({ alg: CAPABILITY_ALGORITHM })
-    .setIssuer(CAPABILITY_ISSUER)
-    .setAudience(CAPABILITY_AUDIENCE)
-    .setIssuedAt(issuedAtS)
-    .setExpirationTime(issuedAtS + CAPABILITY_TTL_S)
-    .setJti(crypto.randomUUID())
-    .sign(new TextEncoder().encode(secret))
+  const payload = {
+    ...claims,
+    iss: CAPABILITY_ISSUER,
+    aud: CAPABILITY_AUDIENCE,
+    iat: issuedAtS,
+    exp: issuedAtS + CAPABILITY_TTL_S,
+    jti: crypto.randomUUID(),
+  }
+  const signed = `${HEADER}.${encode(encoder.encode(JSON.stringify(payload)))}`
+  return `${signed}.${encode(sign(signed, secret))}`
 }

@@ -200,7 +200,7 @@ const isWorthAnother = (error: unknown) =>
   error instanceof GatewayError && (error.status === 429 || error.status === 502 || error.status === 503)
 
 export async function callUpstream(world: World, backends: readonly Backend[], request: Upstream): Promise<Answer> {
-  let failure: unknown = upstreamError(503, 'no_backend')
+  let failure: unknown
   for (const backend of backends.slice(0, MAX_ATTEMPTS)) {
     if (request.signal.aborted) throw callerGone()
     try {
@@ -212,5 +212,5 @@ export async function callUpstream(world: World, backends: readonly Backend[], r
       if (!isWorthAnother(error)) break
     }
   }
-  throw failure
+  throw failure ?? upstreamError(503, 'no_backend')
 }

@@ -28,7 +28,7 @@ describe('migrations', () => {
       '0010_experiments.sql',
       '0011_experiment-rules.sql',
       '0012_auto-models.sql',
-      '0020_upstreams.sql',
+      '0013_upstreams.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },
