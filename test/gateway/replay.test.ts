@@ -89,10 +89,11 @@ describe('a receipt', () => {
     const facts = JSON.parse(record.facts) as Facts
     const target = (id: string) => ({ ...(facts.models[0]!.serves as { target: object }).target, id })
     const arms = [
-      { id: 'a', weight: 10_000, target: target('red') },
-      { id: 'b', weight: 0, target: target('red') },
+      { id: 'a', weight: 10_000, target: target('red'), shadow: false, stopped: false },
+      { id: 'b', weight: 0, target: target('red'), shadow: false, stopped: false },
     ]
-    const experiment = { id: 'e', seed: 's', bucketVersion: 1, running: true, arms }
+    const whole = { coverage: 10_000, namespace: null, guardrails: [] }
+    const experiment = { id: 'e', seed: 's', bucketVersion: 1, running: true, ...whole, arms }
     const models = [{ name: 'red', createdAt: 0, serves: { kind: 'experiment', experiment } }]
     const assigned = { ...record, armId: 'b', assignedArmId: 'b' }
     expect((await replay(assigned, JSON.stringify({ ...facts, models }))).sticky).toBe(true)
