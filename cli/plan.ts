@@ -31,7 +31,7 @@ export interface PlanCommandOptions extends TrainFlags {
 /** One product of this size is 2.1 GFLOP: long enough for a clock, short beside a person's patience. */
 const SIZE = 1024
 const PRODUCTS = 8
-/** A step reaches this share of the speed of a lone product: the rest goes to what is no product. Measured, SmolLM2's shape. */
+/** A step reaches this share of the speed of a lone product: the rest goes to what is no product. An assumption, not a measurement. */
 const SHARE = 0.6
 const MAX_SIDE = 1_000_000
 
