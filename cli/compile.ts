@@ -11,6 +11,7 @@ import { VERIFICATION_FILE, type Verification } from '../compiler/verify/finding
 import { nodeHost, openFolder, stageFolder } from '../runtime/disk.ts'
 import { wasmLanes } from '../runtime/wasm-lanes.ts'
 import { type AdapterSpec, parseAdapterSpec, requireFolder } from './adapter-spec.ts'
+import { type OpenCalibration, openCalibration } from './calibrate.ts'
 import { UserError } from './fail.ts'
 import { summariseKept } from './kept.ts'
 import { onnxFiles } from './onnx-files.ts'
@@ -64,6 +65,7 @@ export async function compileCommand(verb: Manifest['target'], options: CompileO
       verify: options.verify ?? true,
       ...(quantise && { quantise }),
       ...(options.evalText !== undefined && { evalText: options.evalText }),
+      ...(options.calibration !== undefined && { calibration: options.calibration }),
     },
     options.out,
     !options.json,
@@ -93,6 +95,8 @@ interface FolderInput {
   readonly quantise?: QuantiseOptions | KeepOptions
   /** Of a quantised artifact that is verified: what its perplexity is measured on. */
   readonly evalText?: string
+  /** Of gptq: the text that it goes by. */
+  readonly calibration?: string
 }
 
 /**
@@ -121,19 +125,26 @@ export async function compileToFolder(
   }
   process.once('SIGINT', interrupted)
   process.once('SIGTERM', interrupted)
+  let calibrated: OpenCalibration | undefined
   try {
+    if (input.calibration !== undefined) {
+      calibrated = await openCalibration(base, input.calibration, staged.path)
+    }
     const result = await compileAny(
       {
         base,
         adapters: input.adapters.map(({ name, path, weight }) => ({ name, folder: openFolder(path), weight })),
         target: input.target,
         ...(input.quantise && { quantise: input.quantise }),
+        ...(calibrated && { calibration: calibrated.calibration }),
       },
       staged,
       nodeHost,
       ({ stage, doneBytes, totalBytes }) => progress.update(stage, doneBytes, totalBytes),
       wasmLanes(),
     )
+    await calibrated?.close()
+    calibrated = undefined
     progress.stop()
     const { id, manifest } = result
     const filesOnly = whyNotRun(input.verify, 'layerErrors' in result ? result.floatBytes : 0)
@@ -159,6 +170,7 @@ export async function compileToFolder(
     progress.stop()
     process.off('SIGINT', interrupted)
     process.off('SIGTERM', interrupted)
+    await calibrated?.close()
     await staged.discard()
   }
 }

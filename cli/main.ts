@@ -316,7 +316,11 @@ function quantiseOptions(command: Command): Command {
     .option('--affine', 'int4: any offset a block, as GGUF has; its default, the best of the three')
     .option('--asymmetric', 'a zero point a block, which other runtimes read too')
     .option('--symmetric', 'a scale a block and nothing else: the smallest, and coarse in 4 bits; default of int8')
-    .option('--method <name>', 'rtn: round to the nearest; search: scales of the least squared error')
+    .option(
+      '--method <name>',
+      'rtn: round to the nearest; search: scales of the least squared error; gptq: by --calibration',
+    )
+    .option('--calibration <file>', 'of gptq: a text like what the model will see')
     .addOption(new Option('--keep <modules>', 'modules that stay float32, * for a part of a name').argParser(list))
     .addOption(new Option('--eight <modules>', 'modules that become int8 though others have 4 bits').argParser(list))
     .option('--activations <name>', 'beside int4 and int8, rounded to int8 or float; else int8 beside int8 only')

@@ -29,6 +29,7 @@ export interface QuantiseFlags {
   readonly keep?: readonly string[]
   readonly eight?: readonly string[]
   readonly activations?: string
+  readonly calibration?: string
   readonly evalText?: string
 }
 
@@ -50,6 +51,7 @@ export function parseQuantise(flags: QuantiseFlags): QuantiseOptions | KeepOptio
       'keep',
       'eight',
       'activations',
+      'calibration',
       'evalText',
     ] as const
     const stray = given.find((name) => flags[name] !== undefined)
@@ -74,8 +76,12 @@ export function parseQuantise(flags: QuantiseFlags): QuantiseOptions | KeepOptio
   if (block === undefined)
     throw new UserError(`--block "${flags.block}" is not a size of blocks; use ${BLOCKS.join(', ')}.`)
   const rounding = ROUNDINGS.find((name) => name === (flags.method ?? 'rtn'))
-  if (rounding === undefined)
-    throw new UserError(`--method "${flags.method}" is unknown; use ${ROUNDINGS.join(' or ')}.`)
+  if (rounding === undefined) throw new UserError(`--method "${flags.method}" is unknown; use ${ROUNDINGS.join(', ')}.`)
+  if ((rounding === 'gptq') !== (flags.calibration !== undefined)) {
+    throw new UserError(
+      '--method gptq and --calibration go together; give both, with a text like what the model will see.',
+    )
+  }
   const grids = GRIDS.filter((name) => flags[name])
   if (grids.length > 1) {
     throw new UserError(`--${grids.join(' and --')} exclude each other; choose one.`)

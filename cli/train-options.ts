@@ -135,6 +135,9 @@ export function parseTrain(
 /** The blocks of a GGUF have no form in which a gradient passes through them. */
 function trainedOn(flags: TrainFlags): QuantiseOptions | undefined {
   const quantise = parseQuantise(flags)
-  if (quantise?.method !== 'keep') return quantise
+  if (quantise?.method !== 'keep') {
+    if (quantise?.rounding !== 'gptq') return quantise
+    throw new UserError('--method gptq is for compile; leave it out to train.')
+  }
   throw new UserError('--quantize keep is for compile; use --quantize int4 to train beside a small base.')
 }

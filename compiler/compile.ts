@@ -7,6 +7,7 @@ import { digestBase } from './checkpoint/digest.ts'
 import { layerLinears } from './checkpoint/names.ts'
 import { type Checkpoint, openCheckpoint } from './checkpoint/read.ts'
 import { type FileEntry, MANIFEST_FILE, MANIFEST_SCHEMA, type Manifest, ManifestSchema } from './contract.ts'
+import { inputError } from './errors.ts'
 import { buildGraphs } from './graph/build-graphs.ts'
 import { type Keeping, type PlannedWeight, planWeights, quantisable, storageOf } from './graph/weights.ts'
 import { groupDeltas } from './group-deltas.ts'
@@ -16,6 +17,7 @@ import { type Coding, WeightLanes, type WeightLanesInput } from './lanes/weight-
 import type { OpenLanes } from './merge/matrix.ts'
 import { encodeModel, OPSET } from './onnx/encode.ts'
 import type { Delta } from './passes/merge-delta.ts'
+import type { Calibration } from './quantise/calibrate.ts'
 import { describeKept, type KeptWeight, planCarry } from './quantise/carry-plan.ts'
 import { describeQuantisation } from './quantise/describe.ts'
 import type { KeepOptions, QuantiseOptions } from './quantise/spec.ts'
@@ -33,6 +35,8 @@ export interface CompileInput {
   readonly target: Manifest['target']
   /** How the base is stored; float32 without. Adapters are float32 always. */
   readonly quantise?: QuantiseOptions | KeepOptions
+  /** Of `rounding: 'gptq'`, which is refused without. */
+  readonly calibration?: Calibration
 }
 
 export interface Compiled {
@@ -79,6 +83,7 @@ export async function compile(
   const checkpoint = await openCheckpoint(input.base)
   try {
     const { adapters: inputs, target, quantise } = input
+    requireCalibration(input)
     const linears = layerLinears(checkpoint.config.architecture)
     const adapters = await (target === 'stacked' ? readStack(inputs, linears) : readAdapters(inputs, target, linears))
     const deltas = target === 'merged' ? groupDeltas(adapters) : new Map<string, Delta[]>()
@@ -105,7 +110,7 @@ interface Planned {
 async function compileOpened(
   checkpoint: Checkpoint,
   { adapters, deltas, storing, plan }: Planned,
-  { base, target, quantise }: CompileInput,
+  { base, target, quantise, calibration }: CompileInput,
   out: OutFolder,
   host: Host,
   onProgress: (progress: Progress) => void,
@@ -125,7 +130,7 @@ async function compileOpened(
   const onWritten = counter('write weights', sum(plan), onProgress)
   const layerErrors: LayerError[] = []
   const onError = (error: LayerError) => void layerErrors.push(error)
-  const quantising = options && { options, onError }
+  const quantising = options && { options, onError, ...(calibration && { calibration }) }
   files.push(await writeWeights(checkpoint, plan, deltas, out, host, onWritten, lanes, quantising))
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
@@ -144,7 +149,7 @@ async function compileOpened(
       quantisation:
         storing.method === 'keep'
           ? describeKept(storing, checkpoint, layerErrors)
-          : describeQuantisation(storing, storageOf(config, storing), checkpoint, layerErrors),
+          : describeQuantisation(storing, storageOf(config, storing), checkpoint, layerErrors, calibration?.digest),
     }),
     adapters: entries,
     bank,
@@ -157,6 +162,13 @@ async function compileOpened(
   const floatBytes = quantise === undefined ? sum(plan) : sum(planWeights(config))
   const kept = storing?.method === 'keep' ? { kept: storing.modules } : {}
   return { id, manifest, layerErrors, floatBytes, ...kept }
+}
+
+function requireCalibration({ quantise, calibration }: CompileInput): void {
+  const needed = quantise !== undefined && quantise.method !== 'keep' && quantise.rounding === 'gptq'
+  if (needed && calibration === undefined) {
+    throw inputError('quantise-calibration', 'gptq rounds by the inputs of a calibration text; give one')
+  }
 }
 
 function keepingOf(

@@ -72,7 +72,9 @@ export const QuantisationSchema = z.strictObject({
   /** `keep`: the blocks of the GGUF that the base is, without rounding. */
   method: z.enum(['int4', 'int8', 'nf4', 'fp16', 'keep']),
   /** `none` where nothing was rounded. */
-  rounding: z.enum(['rtn', 'search', 'none']),
+  rounding: z.enum(['rtn', 'search', 'gptq', 'none']),
+  /** `gptq` only: SHA-256 of the token ids that it was calibrated on, each as eight bytes. */
+  calibration: Digest.optional(),
   /** Of the method; `bitsPerWeight` is what it comes to with scales, zero points and exceptions. */
   bits: z.union([z.literal(4), z.literal(8), z.literal(16)]),
   /** Weights that share a scale. */

@@ -23,6 +23,7 @@ export type ProblemCode =
   | 'adapter-base'
   | 'merge-overflow'
   | 'quantise-option'
+  | 'quantise-calibration'
   | 'quantise-overflow'
   | 'artifact-invalid'
   | 'onnx-invalid'

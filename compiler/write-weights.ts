@@ -9,6 +9,7 @@ import type { PlannedWeight } from './graph/weights.ts'
 import type { Host, OutFolder } from './host.ts'
 import type { WeightLanes } from './lanes/weight-lanes.ts'
 import { type Delta, mergeDelta, mergeRows } from './passes/merge-delta.ts'
+import type { Calibration } from './quantise/calibrate.ts'
 import { carryTensor } from './quantise/carry-stream.ts'
 import type { Part } from './quantise/place.ts'
 import type { QuantiseOptions } from './quantise/spec.ts'
@@ -26,7 +27,11 @@ export function writeWeights(
   host: Host,
   onBytes: (bytes: number) => void,
   lanes: WeightLanes | undefined,
-  quantise?: { readonly options: QuantiseOptions; readonly onError: (error: LayerError) => void },
+  quantise?: {
+    readonly options: QuantiseOptions
+    readonly onError: (error: LayerError) => void
+    readonly calibration?: Calibration
+  },
 ): Promise<FileEntry> {
   const quantising = { ...quantise, lanes, waiting: new Map<Part, Uint8Array>() }
   const stored = plan.filter(({ from }) => from.how !== 'alias')
@@ -36,6 +41,7 @@ export function writeWeights(
 interface Quantising {
   readonly options?: QuantiseOptions
   readonly onError?: (error: LayerError) => void
+  readonly calibration?: Calibration
   readonly lanes: WeightLanes | undefined
   /** What came after the codes of the tensor that was quantised last. */
   readonly waiting: Map<Part, Uint8Array>
@@ -100,18 +106,21 @@ async function* asTheyLie(
   for await (const chunk of readChunks(tensor)) yield { start: 0, values: decodeFloats(chunk, tensor.dtype) }
 }
 
-function quantisedPart(
+async function* quantisedPart(
   tensor: FloatTensorSource,
   { module, storage, part }: Extract<PlannedWeight['from'], { how: 'quantise' }>,
   deltas: readonly Delta[],
   quantising: Quantising,
 ): AsyncGenerator<Uint8Array> {
-  const { options, lanes } = quantising
+  const { options, lanes, calibration, waiting } = quantising
   assert(options !== undefined, `${module} is to be quantised, but nobody said how`)
   const [outSize = 0, inSize = 0] = tensor.shape
   const change = (values: Float32Array, first: number) => mergeRows(values, first, inSize, outSize, deltas, module)
-  const means = { ...(lanes && { lanes }), ...(deltas.length > 0 && { change }) }
-  return onePart(part, quantising, (onError) => quantiseTensor(tensor, module, storage, options, means, onError))
+  // Asked for when the weight is made, which is when its first part is.
+  const integers = storage === 'int4' || storage === 'int8'
+  const factor = integers && !waiting.has(part) ? await calibration?.factorOf(module) : undefined
+  const means = { ...(lanes && { lanes }), ...(deltas.length > 0 && { change }), ...(factor && { factor }) }
+  yield* onePart(part, quantising, (onError) => quantiseTensor(tensor, module, storage, options, means, onError))
 }
 
 /** The parts of a weight are made together, when the first of them is asked for. */

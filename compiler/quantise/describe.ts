@@ -13,6 +13,7 @@ export function describeQuantisation(
   storage: ReadonlyMap<string, Storage>,
   checkpoint: Checkpoint,
   layers: readonly LayerError[],
+  calibration: string | undefined,
 ): Quantisation {
   const others = [...storage].filter(([, stored]) => stored !== STORED_AS[method])
   const kept = others.filter(([, stored]) => stored === 'float32')
@@ -22,6 +23,7 @@ export function describeQuantisation(
   return {
     method,
     rounding,
+    ...(calibration === undefined ? {} : { calibration }),
     bits: BITS[method],
     block,
     grid,

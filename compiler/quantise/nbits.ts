@@ -41,23 +41,13 @@ export function quantiseBlocks(values: Float32Array, spec: IntegerSpec): Blocks 
   const scales = new Uint16Array(count)
   const zeroPoints = new Uint8Array(grid === 'asymmetric' ? count : 0)
   const offsets = new Uint16Array(grid === 'affine' ? count : 0)
-  const choose = grid === 'symmetric' ? chooseSymmetric : grid === 'asymmetric' ? chooseAsymmetric : chooseAffine
   const top = 2 ** bits - 1
-  const fit: Fit = { half: 0, scale: 0, zero: 0, offset: 0, error: 0 }
+  const fit = createFit()
   let squaredError = 0
   let squaredNorm = 0
   for (let b = 0; b < count; b += 1) {
     const from = b * block
-    let lo = values[from] as number
-    let hi = lo
-    for (let i = from; i < from + block; i += 1) {
-      const value = values[i] as number
-      if (value < lo) lo = value
-      if (value > hi) hi = value
-      squaredNorm += value * value
-    }
-    fit.error = Number.POSITIVE_INFINITY
-    choose(fit, values, from, lo, hi, spec)
+    squaredNorm += fitBlock(fit, values, from, spec)
     const { scale, zero } = fit
     const offset = fromHalf(fit.offset)
     squaredError += fit.error
@@ -78,8 +68,34 @@ export function quantiseBlocks(values: Float32Array, spec: IntegerSpec): Blocks 
   return { codes, scales, zeroPoints, offsets, squaredError, squaredNorm }
 }
 
+/** Scale, zero point and offset of the block at `from`; its Σ w². */
+export function fitBlock(fit: Fit, values: Float32Array, from: number, spec: IntegerSpec): number {
+  const { block, grid } = spec
+  let squaredNorm = 0
+  let lo = values[from] as number
+  let hi = lo
+  for (let i = from; i < from + block; i += 1) {
+    const value = values[i] as number
+    if (value < lo) lo = value
+    if (value > hi) hi = value
+    squaredNorm += value * value
+  }
+  const choose = grid === 'symmetric' ? chooseSymmetric : grid === 'asymmetric' ? chooseAsymmetric : chooseAffine
+  fit.error = Number.POSITIVE_INFINITY
+  choose(fit, values, from, lo, hi, spec)
+  return squaredNorm
+}
+
+export const createFit = (): Fit => ({ half: 0, scale: 0, zero: 0, offset: 0, error: 0 })
+
+/** The code of one weight of a block that was fitted. */
+export function codeOf(value: number, { scale, zero, offset }: Fit, bits: number): number {
+  const inverse = scale === 0 ? 0 : 1 / scale
+  return code(value, inverse, zero + 0.5 - fromHalf(offset) * inverse, 2 ** bits - 1)
+}
+
 /** The best so far. One object, written in place: one a block would be most of the work. */
-interface Fit {
+export interface Fit {
   half: number
   scale: number
   zero: number

@@ -3,7 +3,8 @@ import { inputError, quote } from '../errors.ts'
 
 export const METHODS = ['int4', 'int8', 'nf4', 'fp16'] as const
 export type Method = (typeof METHODS)[number]
-export const ROUNDINGS = ['rtn', 'search'] as const
+/** `gptq` needs a calibration text: quantise/gptq.ts. */
+export const ROUNDINGS = ['rtn', 'search', 'gptq'] as const
 export type Rounding = (typeof ROUNDINGS)[number]
 /** What the product with an integer weight makes of its activations: int8, block by block, or nothing. */
 export const ACTIVATIONS = ['float', 'int8'] as const

@@ -5,6 +5,7 @@ import type { CodedSpan, Coding, WeightLanes } from '../lanes/weight-lanes.ts'
 import { OVERFLOW_BITS } from '../merge/kernel-code.ts'
 import { decodeFloats, ELEMENT_BYTES, firstNonFinite } from '../safetensors/decode.ts'
 import type { FloatTensorSource } from '../safetensors/stream.ts'
+import { quantiseCompensated } from './gptq.ts'
 import { fromHalf, toHalves } from './half.ts'
 import { packZeroPoints, quantiseBlocks } from './nbits.ts'
 import { GROUP, magnitudes, quantiseMagnitudes, quantiseNf4 } from './nf4.ts'
@@ -28,16 +29,23 @@ export interface LayerError {
 /** Changes rows `first` … of W [out, in] in place, before they are quantised. */
 export type ChangeRows = (values: Float32Array, first: number) => void
 
+/** `factor`: quantise/gptq.ts; with it, or with `change`, no lanes are used. */
+export interface Means {
+  readonly change?: ChangeRows
+  readonly lanes?: WeightLanes
+  readonly factor?: Float64Array
+}
+
 /**
  * Yields the codes first, then the other parts whole; `onError` is told at the end. A piece is the caller's until the next
- * is asked for. `change`: where there is any, no lanes are used.
+ * is asked for.
  */
 export async function* quantiseTensor(
   tensor: FloatTensorSource,
   module: string,
   storage: Exclude<Storage, 'float32'>,
   options: QuantiseOptions,
-  { change, lanes }: { readonly change?: ChangeRows; readonly lanes?: WeightLanes },
+  { change, lanes, factor }: Means,
   onError: (error: LayerError) => void,
 ): AsyncGenerator<{ part: Part; bytes: Uint8Array }> {
   const [out = 0, inSize = 0] = tensor.shape
@@ -51,9 +59,9 @@ export async function* quantiseTensor(
   }
   const kept: Kept = { scales: [], zeroPoints: [], offsets: [] }
   const pieces =
-    change === undefined && lanes?.takes(tensor)
+    change === undefined && factor === undefined && lanes?.takes(tensor)
       ? lanes.code(tensor, codingOf(storage, options))
-      : plainPieces(tensor, module, storage, options, change)
+      : plainPieces(tensor, module, storage, options, { ...(change && { change }), ...(factor && { factor }) })
   for await (const piece of pieces) {
     if (storage === 'float16') checkHalves(piece, module)
     // Copies: what a lane made is overwritten by the next span.
@@ -101,18 +109,23 @@ async function* plainPieces(
   module: string,
   storage: Exclude<Storage, 'float32'>,
   options: QuantiseOptions,
-  change: ChangeRows | undefined,
+  { change, factor }: Means,
 ): AsyncGenerator<CodedSpan> {
   const [, inSize = 0] = tensor.shape
   for await (const { values, first } of readRows(tensor, rowsAtOnce(inSize, storage, options.block))) {
     change?.(values, first)
     const bad = firstNonFinite(values)
     if (bad >= 0) throw inputError('tensor-not-finite', `${module}: weight ${first * inSize + bad} is ${values[bad]}`)
-    yield plainPiece(values, storage, options)
+    yield plainPiece(values, storage, options, factor)
   }
 }
 
-function plainPiece(values: Float32Array, storage: Exclude<Storage, 'float32'>, options: QuantiseOptions): CodedSpan {
+function plainPiece(
+  values: Float32Array,
+  storage: Exclude<Storage, 'float32'>,
+  options: QuantiseOptions,
+  factor: Float64Array | undefined,
+): CodedSpan {
   const largest = storage === 'float16' ? largestBits(values) : 0
   const none = new Uint8Array(0)
   if (storage === 'float16') return { ...halvePiece(values), scales: none, offsets: none, zeroPoints: none, largest }
@@ -123,7 +136,11 @@ function plainPiece(values: Float32Array, storage: Exclude<Storage, 'float32'>, 
     const parts = { scales: asBytes(whole.scales), offsets: none, zeroPoints: whole.codes }
     return { codes: packed, ...parts, squaredError, squaredNorm, largest }
   }
-  const blocks = quantiseBlocks(values, specOf(storage, options))
+  const spec = specOf(storage, options)
+  const blocks =
+    factor === undefined
+      ? quantiseBlocks(values, spec)
+      : quantiseCompensated(values, Math.sqrt(factor.length), spec, factor)
   return { ...blocks, scales: asBytes(blocks.scales), offsets: asBytes(blocks.offsets), largest }
 }
 

@@ -166,6 +166,12 @@ describe('--quantize', () => {
     expect(grid({ quantize: 'int8' })).toBe('symmetric')
     expect(grid({ quantize: 'nf4' })).toBe('symmetric')
   })
+  it('has gptq go by a calibration text, and nothing else', () => {
+    expect(parseQuantise({ quantize: 'int4', method: 'gptq', calibration: 'a.txt' })).toMatchObject({ rounding: 'gptq' })
+    expect(() => parseQuantise({ quantize: 'int4', method: 'gptq' })).toThrow(/go together/)
+    expect(() => parseQuantise({ quantize: 'int4', calibration: 'a.txt' })).toThrow(/go together/)
+    expect(() => parseQuantise({ calibration: 'a.txt' })).toThrow(/goes with --quantize/)
+  })
   it('refuses two grids, and a grid where there is none', () => {
     expect(() => parseQuantise({ quantize: 'int4', affine: true, symmetric: true })).toThrow(/--symmetric and --affine/)
     expect(() => parseQuantise({ quantize: 'nf4', symmetric: true })).toThrow(/for int4 and int8/)

@@ -130,7 +130,8 @@ async function graphsOf({ base, target, adapters: paths, quantise, isExport }: C
 export function mayBeRefused({ name, target, adapters }: Case): boolean {
   const isOfTwoHeads = name.includes('-classifier ') && target !== 'routed' && adapters.length === 2
   const isUnsupported =
-    (name.includes('bnb4') && target === 'merged') || (name.includes('gemm.onnx') && target === 'routed')
+    ((name.includes('bnb4') || name.includes('-fp16')) && target === 'merged') ||
+    (name.includes('gemm.onnx') && target === 'routed')
   return (target === 'stacked' && adapters.length === 0) || isOfTwoHeads || isUnsupported
 }
 
