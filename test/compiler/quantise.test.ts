@@ -167,7 +167,9 @@ describe('--quantize', () => {
     expect(grid({ quantize: 'nf4' })).toBe('symmetric')
   })
   it('has gptq go by a calibration text, and nothing else', () => {
-    expect(parseQuantise({ quantize: 'int4', method: 'gptq', calibration: 'a.txt' })).toMatchObject({ rounding: 'gptq' })
+    expect(parseQuantise({ quantize: 'int4', method: 'gptq', calibration: 'a.txt' })).toMatchObject({
+      rounding: 'gptq',
+    })
     expect(() => parseQuantise({ quantize: 'int4', method: 'gptq' })).toThrow(/go together/)
     expect(() => parseQuantise({ quantize: 'int4', calibration: 'a.txt' })).toThrow(/go together/)
     expect(() => parseQuantise({ calibration: 'a.txt' })).toThrow(/goes with --quantize/)
