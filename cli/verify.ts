@@ -1,11 +1,9 @@
 // `sidepath verify`: is an artifact what it says, and do its forms compute the same? Exit 1 where not.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { openFolder } from '../runtime/disk.ts'
 import { parseAdapterSpec, requireFolder } from './adapter-spec.ts'
 import { UserError } from './fail.ts'
 import { openBaseFolder } from './open-base.ts'
+import { withTemporaryFolder } from './temporary-folder.ts'
 import { describeVerification, runVerification } from './verification.ts'
 
 export interface VerifyOptions {
@@ -17,8 +15,6 @@ export interface VerifyOptions {
 }
 
 const EXIT_FAILED = 1
-/** What a shell reports of a program that Ctrl-C ended: 128 + SIGINT. */
-const EXIT_INTERRUPTED = 130
 const MAX_SEED = 2 ** 32 - 1
 
 export async function verifyCommand(artifact: string, options: VerifyOptions): Promise<void> {
@@ -31,7 +27,7 @@ export async function verifyCommand(artifact: string, options: VerifyOptions): P
   }
   const sources = { adapters, ...(options.base === undefined ? {} : { base: await openBaseFolder(options.base) }) }
   const seed = parseSeed(options.seed)
-  const verification = await withTemporaryFolder((scratch) =>
+  const verification = await withTemporaryFolder('verify', (scratch) =>
     runVerification({ artifact, sources, scratch, ...(seed === undefined ? {} : { seed }) }, !options.json),
   )
   process.stdout.write(
@@ -46,20 +42,4 @@ function parseSeed(text: string | undefined): number | undefined {
   if (text === undefined) return undefined
   if (/^\d{1,10}$/.test(text) && Number(text) <= MAX_SEED) return Number(text)
   throw new UserError(`--seed "${text}": give a whole number from 0 to ${MAX_SEED}.`)
-}
-
-/** The folder holds copies of the weights: it goes whatever ends the verb. */
-async function withTemporaryFolder<T>(use: (path: string) => Promise<T>): Promise<T> {
-  const path = await mkdtemp(join(tmpdir(), 'sidepath-verify-'))
-  const remove = () => rm(path, { recursive: true, force: true })
-  const interrupted = () => void remove().finally(() => process.exit(EXIT_INTERRUPTED))
-  process.once('SIGINT', interrupted)
-  process.once('SIGTERM', interrupted)
-  try {
-    return await use(path)
-  } finally {
-    process.off('SIGINT', interrupted)
-    process.off('SIGTERM', interrupted)
-    await remove()
-  }
 }

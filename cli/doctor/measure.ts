@@ -1,6 +1,4 @@
 // What the doctor learns by running the model: a routed artifact of base and adapters in a temporary folder.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { compile } from '../../compiler/compile.ts'
 import { type ReadAdapter, withMeasured } from '../../compiler/doctor/diagnose.ts'
@@ -17,6 +15,7 @@ import { openText } from '../../gpu-backend/text/tokenizer.ts'
 import { nodeHost, openFolder, stageFolder } from '../../runtime/disk.ts'
 import type { AdapterSpec } from '../adapter-spec.ts'
 import { graphFolder } from '../graph-folder.ts'
+import { withTemporaryFolder } from '../temporary-folder.ts'
 import { readTexts } from './read-data.ts'
 
 export interface MeasureInput {
@@ -30,8 +29,6 @@ export interface MeasureInput {
   readonly maxTokens: number
 }
 
-/** What a shell reports of a program that Ctrl-C ended: 128 + SIGINT. */
-const EXIT_INTERRUPTED = 130
 const KEEP_SILENT = () => {}
 
 /** The report with losses, and with the verdicts that they change. */
@@ -40,7 +37,7 @@ export async function withMeasurements(
   input: MeasureInput,
   onStep: (what: string) => void = KEEP_SILENT,
 ): Promise<DoctorReport> {
-  return withTemporaryFolder(async (parent) => {
+  return withTemporaryFolder('doctor', async (parent) => {
     onStep('compile')
     const path = await compileRouted(join(parent, 'artifact'), input)
     const { folder, manifest } = path
@@ -129,20 +126,4 @@ async function ladderOf(
     return { k: ks[i] as number, loss, lost: difference(tokens, losses, full) }
   })
   return { rungs, sufficient: smallestSufficient(rungs, difference(tokens, whole.base, full).value, largest) }
-}
-
-/** It holds a copy of the weights: it goes whatever ends the verb. */
-async function withTemporaryFolder<T>(use: (path: string) => Promise<T>): Promise<T> {
-  const path = await mkdtemp(join(tmpdir(), 'sidepath-doctor-'))
-  const remove = () => rm(path, { recursive: true, force: true })
-  const interrupted = () => void remove().finally(() => process.exit(EXIT_INTERRUPTED))
-  process.once('SIGINT', interrupted)
-  process.once('SIGTERM', interrupted)
-  try {
-    return await use(path)
-  } finally {
-    process.off('SIGINT', interrupted)
-    process.off('SIGTERM', interrupted)
-    await remove()
-  }
 }

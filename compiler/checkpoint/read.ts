@@ -109,20 +109,8 @@ function checkTensors(
   const tensors = new Map<string, FloatTensorSource>()
   for (const [key, shape] of required) {
     const tensor = stored.get(key)
-    if (tensor === undefined) {
-      problems.add('tensor-missing', `${name}: tensor ${quote(key)} is missing; config.json demands it`)
-    } else if (tensor.shape.join() !== shape.join()) {
-      problems.add(
-        'tensor-shape',
-        `${name}: tensor ${quote(key)} is [${tensor.shape}] but config.json says [${shape}]; they are not of one model`,
-      )
-    } else if (isFloatTensor(tensor)) tensors.set(key, tensor)
-    else {
-      problems.add(
-        'tensor-dtype',
-        `${name}: tensor ${quote(key)} is ${tensor.dtype}; F32, F16 and BF16 are supported, save the base in one of them`,
-      )
-    }
+    const checked = checkTensor(name, key, tensor, shape, problems)
+    if (checked !== undefined) tensors.set(key, checked)
   }
   let redundantHead: FloatTensorSource | undefined
   for (const [key, tensor] of stored) {
@@ -136,4 +124,29 @@ function checkTensors(
   }
   problems.throwIfAny()
   return { tensors, redundantHead }
+}
+
+/** What the configuration demands under `key`, or undefined, with the problem noted. */
+export function checkTensor(
+  name: string,
+  key: string,
+  tensor: StoredTensor | undefined,
+  shape: readonly number[],
+  problems: Problems,
+): FloatTensorSource | undefined {
+  if (tensor === undefined) {
+    problems.add('tensor-missing', `${name}: tensor ${quote(key)} is missing; config.json demands it`)
+  } else if (tensor.shape.join() !== shape.join()) {
+    problems.add(
+      'tensor-shape',
+      `${name}: tensor ${quote(key)} is [${tensor.shape}] but config.json says [${shape}]; they are not of one model`,
+    )
+  } else if (isFloatTensor(tensor)) return tensor
+  else {
+    problems.add(
+      'tensor-dtype',
+      `${name}: tensor ${quote(key)} is ${tensor.dtype}; F32, F16 and BF16 are supported, save the base in one of them`,
+    )
+  }
+  return undefined
 }

@@ -1,11 +1,11 @@
 // Opens the folder of an encoder, in one file or in shards, and checks its tensors against its configuration.
 import { canonicalJson, compareCodePoints } from '../canonical-json.ts'
 import { digestTensor } from '../checkpoint/digest.ts'
-import { openTensors } from '../checkpoint/read.ts'
+import { checkTensor, openTensors } from '../checkpoint/read.ts'
 import { Problems, quote } from '../errors.ts'
 import type { Folder, Host } from '../host.ts'
 import type { StoredTensor } from '../safetensors/read.ts'
-import { type FloatTensorSource, isFloatTensor } from '../safetensors/stream.ts'
+import type { FloatTensorSource } from '../safetensors/stream.ts'
 import { type EncoderConfig, readEncoderConfig } from './config.ts'
 import { type EncoderNames, encoderNames, isLeftOut, oldName, prefixIn } from './names.ts'
 
@@ -43,20 +43,8 @@ function check(
     const spelled = stored.has(key) ? key : oldName(key)
     const tensor = stored.get(spelled)
     used.add(spelled)
-    if (tensor === undefined) {
-      problems.add('tensor-missing', `${name}: tensor ${quote(key)} is missing; config.json demands it`)
-    } else if (tensor.shape.join() !== shape.join()) {
-      problems.add(
-        'tensor-shape',
-        `${name}: tensor ${quote(key)} is [${tensor.shape}] but config.json says [${shape}]; they are not of one model`,
-      )
-    } else if (isFloatTensor(tensor)) tensors.set(key, tensor)
-    else {
-      problems.add(
-        'tensor-dtype',
-        `${name}: tensor ${quote(key)} is ${tensor.dtype}; F32, F16 and BF16 are supported, save the base in one of them`,
-      )
-    }
+    const checked = checkTensor(name, key, tensor, shape, problems)
+    if (checked !== undefined) tensors.set(key, checked)
   }
   for (const key of stored.keys()) {
     if (used.has(key) || isLeftOut(key, config, prefix)) continue

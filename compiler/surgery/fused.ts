@@ -7,6 +7,7 @@ import { inputError, quote } from '../errors.ts'
 import type { SurgeryGraph, SurgeryNode } from '../onnx/read-graph.ts'
 import type { Site } from './linear.ts'
 import { numbersOf } from './small-numbers.ts'
+import { ACTIVATIONS } from './topology.ts'
 
 const FUSIONS = [
   { fused: 'qkv_proj', parts: ['q_proj', 'k_proj', 'v_proj'] },
@@ -117,18 +118,6 @@ function attentionCuts(site: Site): Cuts | undefined {
   }
   return cutsOf(site, after, 3)
 }
-
-const ACTIVATIONS: ReadonlySet<string> = new Set([
-  'Sigmoid',
-  'Gelu',
-  'FastGelu',
-  'Silu',
-  'Swish',
-  'Erf',
-  'Tanh',
-  'Relu',
-  'QuickGelu',
-])
 
 /** The part that goes into an activation is the gate; the other one does not. */
 function gateCuts(site: Site): Cuts | undefined {

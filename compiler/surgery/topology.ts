@@ -19,7 +19,8 @@ const ONE_DATA_INPUT: ReadonlySet<string> = new Set([
   'Split',
   'Gather',
 ])
-const ACTIVATIONS: ReadonlySet<string> = new Set([
+/** Operators that only the gate of a feed-forward part goes into. */
+export const ACTIVATIONS: ReadonlySet<string> = new Set([
   'Sigmoid',
   'Gelu',
   'FastGelu',
