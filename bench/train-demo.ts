@@ -1,7 +1,8 @@
 // `sidepath train` on the demo's base, from scratch, once a task: minutes, and exact answers on the 200 held-out prompts.
-// PYTHON (no packages needed) writes the examples. Arguments: tasks; all three without.
+// PYTHON (no packages needed) writes the examples. Arguments: tasks, whose rows of the last result are replaced; all three
+// without.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startEngine } from '../gpu-backend/engine/client.ts'
@@ -20,6 +21,7 @@ const OPTIONS: Readonly<Record<string, string>> = {
   dates: '--r 16 --alpha 32 --target-modules all-linear --steps 1000 --lr 3e-3',
   clauses: '--r 8 --alpha 16 --target-modules all-linear --steps 400 --lr 3e-3',
 }
+const RESULT = join(import.meta.dirname, 'results/train-demo.json')
 const tasks = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(OPTIONS)
 
 const lines = readFileSync(join(DEMO, 'heldout.jsonl'), 'utf8')
@@ -35,20 +37,31 @@ for (const task of tasks) {
   const out = join(folder, task)
   const options = `${OPTIONS[task]} ${COMMON}`
   const started = performance.now()
-  sidepath('train', '--base', `${DEMO}/base`, '--data', data, '--out', out, ...options.split(' '))
+  const cpuSeconds = sidepath('train', '--base', `${DEMO}/base`, '--data', data, '--out', out, ...options.split(' '))
   const minutes = (performance.now() - started) / 60_000
   const right = await countRight(task, join(out, 'adapter'))
   const what = `sidepath train --base ${DEMO}/base --data ${task}.jsonl ${options}, ${cpus().length} cores`
   rows.push({ what: `${what}: whole command`, value: `${minutes.toFixed(1)} min` })
+  rows.push({ what: `${what}: processor time`, value: `${(cpuSeconds / 60).toFixed(1)} min` })
   rows.push({ what: `${task}: exact answers on held-out prompts`, value: `${right} of ${lines.length}` })
   console.log(task, minutes, right)
 }
+const isOf = (task: string, { what }: Row) => what.includes(`${task}.jsonl`) || what.startsWith(`${task}:`)
+const before = existsSync(RESULT) ? (JSON.parse(readFileSync(RESULT, 'utf8')) as { rows: Row[] }).rows : []
 rmSync(folder, { recursive: true })
-record('train-demo', 'node bench/train-demo.ts', rows)
+record(
+  'train-demo',
+  'node bench/train-demo.ts',
+  Object.keys(OPTIONS).flatMap((task) => (tasks.includes(task) ? rows : before).filter((row) => isOf(task, row))),
+)
 
-function sidepath(...args: string[]): void {
-  const { status } = spawnSync(process.execPath, ['cli/bin.js', ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
-  if (status !== 0) throw new Error(`sidepath ${args[0]} ended with ${status}`)
+/** Gives the seconds that all cores together worked. */
+function sidepath(...args: string[]): number {
+  const command = ['--import', './bench/process-usage.ts', 'cli/bin.js', ...args]
+  const { status, stderr } = spawnSync(process.execPath, command, { stdio: ['ignore', 'inherit', 'pipe'] })
+  const said = stderr.toString().trim().split('\n')
+  if (status !== 0) throw new Error(`sidepath ${args[0]} ended with ${status}: ${said.join('\n')}`)
+  return (JSON.parse(said.at(-1) ?? '') as { cpuSeconds: number }).cpuSeconds
 }
 
 async function countRight(task: string, adapter: string): Promise<number> {

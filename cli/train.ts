@@ -151,7 +151,8 @@ function report(options: TrainCommandOptions, result: TrainResult, data: Data, s
     ['examples', `${data.train.length}, held out ${data.held.length}, lines skipped ${data.skipped}`],
     ['trained', `${result.trainable.toLocaleString('en')} parameters, ${result.step} of ${data.options.steps} steps`],
     ['loss of the last step', figure(result.loss)],
-    ['held-out loss', figure(result.heldOutLoss)],
+    ['held-out loss before', figure(result.heldOutLossBefore)],
+    ['held-out loss after', figure(result.heldOutLoss)],
     ...(result.isStoppedEarly
       ? [['stopped early', `the best was ${figure(result.bestLoss)}, and is what was kept`]]
       : []),

@@ -30,7 +30,8 @@ it('ends after as many evaluations without a gain as patience says, with the par
   const best = Math.min(...losses)
   expect(result.bestLoss).toBe(best)
   expect(losses.indexOf(best)).toBe(losses.length - 1 - options.patience)
-  expect(result.step).toBe(losses.length)
+  expect(result.step).toBe(losses.length - 1)
+  expect(result.heldOutLossBefore).toBe(losses[0])
 
   await using learning = await openLearning({ base, lora, gradients: false })
   const spec = selectLora(learning.checkpoint.config.architecture, lora)

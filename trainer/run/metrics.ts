@@ -31,13 +31,13 @@ export class Metrics {
     this.#folder = folder
   }
 
-  /** With the lines up to `step`; those after it, of steps that will be done again, are dropped from the file. */
-  static async open(folder: RunFolder, step: number): Promise<Metrics> {
+  /** With the lines up to `step`; those after it, of steps that will be done again, are dropped from the file, or all. */
+  static async open(folder: RunFolder, step: number | undefined): Promise<Metrics> {
     const metrics = new Metrics(folder)
     const text = await withFile(folder, FILE, async (file) => new TextDecoder().decode(await file.read(0, file.size)))
     const kept = (text ?? '').split('\n').flatMap((line) => {
       const parsed = parse(line)
-      if (parsed === undefined || parsed.step > step) return []
+      if (parsed === undefined || step === undefined || parsed.step > step) return []
       metrics.#remember(parsed)
       return [`${line}\n`]
     })

@@ -24,7 +24,7 @@ export interface TrainOptions {
   readonly packing: boolean
   readonly recompute: boolean
   readonly seed: number
-  /** Steps between evaluations; 0 for none but the last. */
+  /** Steps between evaluations; 0 for none but the first and the last. */
   readonly evalEvery: number
   /** Evaluations without a gain that end the run; 0 for none. The best parameters are then the result. */
   readonly patience: number

@@ -50,6 +50,8 @@ export interface TrainResult {
   readonly trainable: number
   readonly baseDigest: string
   readonly loss: number | undefined
+  /** Of the base alone. */
+  readonly heldOutLossBefore: number | undefined
   readonly heldOutLoss: number | undefined
   readonly bestLoss: number | undefined
 }
@@ -125,9 +127,12 @@ class Run {
     )
     this.#starts = startFeeds(spec, factors)
     if (spec.dora) await this.#readMagnitudes()
-    let progress = await this.#resume()
-    const metrics = await Metrics.open(this.#host.run, progress.step)
+    const resumed = await this.#resume()
+    const metrics = await Metrics.open(this.#host.run, resumed?.step)
     await this.#writeConfig()
+    let progress = resumed ?? { run: this.#digest, step: 0, tokens: 0, waited: 0, bestLoss: null, stopped: false }
+    // What the base does, so that a gain can be told from a loss.
+    if (resumed === undefined && heldOut.length > 0) progress = await this.#judge(progress, metrics)
     const rows = this.#rows(progress.step)
     const isAborted = () => signal?.aborted === true
     while (progress.step < options.steps && !progress.stopped && !isAborted()) {
@@ -149,6 +154,7 @@ class Run {
       trainable: this.#parameters.values.length,
       baseDigest,
       loss: metrics.train.at(-1)?.loss,
+      heldOutLossBefore: metrics.held[0]?.loss,
       heldOutLoss: metrics.held.at(-1)?.loss,
       bestLoss: progress.bestLoss ?? undefined,
     }
@@ -173,12 +179,11 @@ class Run {
     }
   }
 
-  async #resume(): Promise<Progress> {
-    const fresh: Progress = { run: this.#digest, step: 0, tokens: 0, waited: 0, bestLoss: null, stopped: false }
+  async #resume(): Promise<Progress | undefined> {
     const found = await withFile(this.#host.run, STATE_FILE, (file) =>
       readState(file, this.#digest, this.#learner.moments),
     )
-    if (found === undefined) return fresh
+    if (found === undefined) return undefined
     this.#best = found.best
     this.#learner.step = found.progress.step
     return found.progress
