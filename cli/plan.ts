@@ -7,16 +7,16 @@ import { GraphBuilder } from '../compiler/graph/builder.ts'
 import { encodeModel } from '../compiler/onnx/encode.ts'
 import { openFile, stageFolder } from '../runtime/disk.ts'
 import { openSession } from '../runtime/node.ts'
-import { countTargets, type Example } from '../trainer/data/example.ts'
+import { countTargets } from '../trainer/data/example.ts'
 import { rowsOfEpoch } from '../trainer/data/order.ts'
-import { readJsonl } from '../trainer/data/read-jsonl.ts'
+import { type ReadData, readJsonl } from '../trainer/data/read-jsonl.ts'
 import { selectLora } from '../trainer/lora/select.ts'
 import { checkOptions } from '../trainer/run/options.ts'
 import { planRun } from '../trainer/run/plan.ts'
 import { UserError } from './fail.ts'
 import { openBaseFolder } from './open-base.ts'
 import { table } from './table.ts'
-import { number, parseTrain, type TrainFlags } from './train-options.ts'
+import { MAX_THREADS, number, parseTrain, positive, type TrainFlags, wholeNumber } from './train-options.ts'
 import { openTrainingText } from './train-text.ts'
 
 export interface PlanCommandOptions extends TrainFlags {
@@ -38,11 +38,13 @@ const MAX_SIDE = 1_000_000
 export async function planCommand(options: PlanCommandOptions): Promise<void> {
   if (options.shape !== undefined) return planMatrix(options.shape, number('r', options.r), options.json ?? false)
   if (options.base === undefined) throw new UserError('plan needs --base, or --shape OUTxIN for one matrix alone.')
+  const threads = wholeNumber('threads', options.threads, 0, MAX_THREADS)
+  const price = options.pricePerHour === undefined ? undefined : positive('price-per-hour', options.pricePerHour)
   const base = await openBaseFolder(options.base)
   const config = await readConfig(base)
   const { maxPositions, vocabSize } = config.architecture
   const { maxLength } = parseTrain(options, maxPositions, () => 1)
-  const examples = await readExamples(options, maxLength, vocabSize)
+  const { examples, skipped, reasons } = await readExamples(options, maxLength, vocabSize)
   const rows = (width: number) => {
     const order = { seed: 0, shuffle: false, packTokens: options.packing ? width - 1 : undefined }
     return rowsOfEpoch(examples, order, 0)
@@ -58,14 +60,14 @@ export async function planCommand(options: PlanCommandOptions): Promise<void> {
     all.length === 0 || options.packing ? maxLength - 1 : Math.round(upper.reduce((a, b) => a + b, 0) / upper.length)
   const targets = all.length === 0 ? rowTokens : Math.ceil(countTargets(examples) / all.length)
   const plan = planRun(config, spec, parsed, rowTokens, targets)
-  const speed = SHARE * (await measure(number('threads', options.threads)))
+  const speed = SHARE * (await measure(threads))
   const seconds = plan.operations / speed
-  const price = options.pricePerHour === undefined ? undefined : number('price-per-hour', options.pricePerHour)
   const cost = price === undefined ? undefined : (price * seconds) / 3600
   const result = {
     ...plan,
     steps: parsed.steps,
     examples: examples.length,
+    skipped,
     operationsPerSecond: speed,
     seconds,
     ...(cost !== undefined && { cost }),
@@ -74,6 +76,7 @@ export async function planCommand(options: PlanCommandOptions): Promise<void> {
     process.stdout.write(`${JSON.stringify(result)}\n`)
     return
   }
+  const isCounted = options.data !== undefined || options.steps !== undefined
   const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20).toLocaleString('en')} MiB`
   const { memory } = plan
   const count = (value: number) => value.toLocaleString('en')
@@ -87,10 +90,11 @@ export async function planCommand(options: PlanCommandOptions): Promise<void> {
       `about ${mib(memory.totalBytes)}: base ${mib(memory.weightsBytes)}, trained ${mib(memory.trainedBytes)}, activations ${mib(memory.activationBytes)}`,
     ],
     ['full fine-tuning', `about ${mib(memory.fullBytes)}`],
+    ...(skipped === 0 ? [] : [['left out', `${count(skipped)} lines that cannot be read, the first: ${reasons[0]}`]]),
     ['a step', `${count(plan.stepTokens)} tokens, ${(plan.stepOperations / 1e9).toFixed(0)} GFLOP`],
     [
       'time',
-      `about ${duration(seconds)} for ${count(parsed.steps)} steps, at ${(speed / 1e9).toFixed(0)} GFLOP/s on this machine`,
+      `about ${duration(seconds)} for ${count(parsed.steps)} ${isCounted ? 'steps' : 'step, as neither --data nor --steps says how many'}, at ${(speed / 1e9).toFixed(0)} GFLOP/s on this machine`,
     ],
     ...(cost === undefined ? [] : [['cost', `about ${cost.toFixed(2)} at ${price} an hour`]]),
   ]
@@ -103,14 +107,14 @@ async function readExamples(
   { data, base }: PlanCommandOptions,
   maxTokens: number,
   vocabSize: number,
-): Promise<readonly Example[]> {
-  if (data === undefined) return []
+): Promise<ReadData> {
+  if (data === undefined) return { examples: [], skipped: 0, reasons: [] }
   if (!(await stat(data).catch(() => undefined))?.isFile()) throw new UserError(`--data "${data}" is not a file.`)
   const folder = await openBaseFolder(base ?? '')
   const text = await openTrainingText(folder, (await readConfig(folder)).eosTokenIds)
   const file = await openFile(data)
   try {
-    return (await readJsonl(file, text, { maxTokens, badLines: 'skip', vocabSize })).examples
+    return await readJsonl(file, text, { maxTokens, badLines: 'skip', vocabSize })
   } finally {
     await file.close()
   }

@@ -50,6 +50,22 @@ export function number(name: string, text: string): number {
   return value
 }
 
+/** More cores than this no machine has that runs this. */
+export const MAX_THREADS = 256
+
+export function wholeNumber(name: string, text: string, least: number, most: number): number {
+  const value = number(name, text)
+  if (Number.isInteger(value) && value >= least && value <= most) return value
+  throw new UserError(`--${name} ${text}: give a whole number from ${least} to ${most}.`)
+}
+
+/** A number above 0. */
+export function positive(name: string, text: string): number {
+  const value = number(name, text)
+  if (value > 0) return value
+  throw new UserError(`--${name} ${text}: give a number above 0.`)
+}
+
 /** One of a few words. */
 export function oneOf<T extends string>(name: string, words: readonly T[], text: string): T {
   const found = words.find((word) => word === text)
@@ -102,7 +118,7 @@ export function parseTrain(
   const perStep = Math.max(1, batchSize * accumulation)
   const steps =
     flags.steps === undefined
-      ? Math.max(1, Math.ceil((number('epochs', flags.epochs) * epochRows(maxLength)) / perStep))
+      ? Math.max(1, Math.ceil((positive('epochs', flags.epochs) * epochRows(maxLength)) / perStep))
       : number('steps', flags.steps)
   const quantise = trainedOn(flags)
   return {

@@ -11,11 +11,13 @@ const WINDOW = 20
 
 export interface TrainProgress {
   show(event: TrainEvent): void
+  /** A line of its own. */
+  say(sentence: string): void
   stop(): void
 }
 
 export function startTrainProgress(enabled: boolean): TrainProgress {
-  if (!enabled) return { show: () => {}, stop: () => {} }
+  if (!enabled) return { show: () => {}, say: () => {}, stop: () => {} }
   const bar =
     cliProgress &&
     new cliProgress.SingleBar(
@@ -66,6 +68,14 @@ export function startTrainProgress(enabled: boolean): TrainProgress {
           event.steps,
           `loss ${loss.toFixed(4)}${held} | ${speed.toFixed(0)} tokens/s | ${time(left)} left`,
         )
+      }
+    },
+    say(sentence) {
+      if (bar === undefined) process.stderr.write(`${sentence}\n`)
+      else {
+        bar.stop()
+        process.stderr.write(`${sentence}\n`)
+        stage = ''
       }
     },
     stop: () => bar?.stop(),

@@ -14,7 +14,7 @@ import { ADAPTER_FOLDER, type TrainResult, train } from '../trainer/run/train.ts
 import { UserError } from './fail.ts'
 import { openBaseFolder } from './open-base.ts'
 import { table } from './table.ts'
-import { number, oneOf, parseTrain, type TrainFlags } from './train-options.ts'
+import { MAX_THREADS, number, oneOf, parseTrain, type TrainFlags, wholeNumber } from './train-options.ts'
 import { startTrainProgress } from './train-progress.ts'
 import { openTrainingText } from './train-text.ts'
 
@@ -36,6 +36,7 @@ const EXIT_INTERRUPTED = 130
 const WORK = /^\.work\.[0-9a-f]+\.partial$/
 
 export async function trainCommand(options: TrainCommandOptions): Promise<void> {
+  const threads = wholeNumber('threads', options.threads, 0, MAX_THREADS)
   await requireRunFolder(options.out, options.resume ?? false)
   const base = await openBaseFolder(options.base)
   const config = await readConfig(base)
@@ -45,7 +46,10 @@ export async function trainCommand(options: TrainCommandOptions): Promise<void> 
   const work = await stageFolder(join(options.out, 'work'))
   const progress = startTrainProgress(options.json !== true)
   const stopping = new AbortController()
-  const interrupted = () => stopping.abort()
+  const interrupted = () => {
+    stopping.abort()
+    progress.say('stopping after this step, with a checkpoint; Ctrl-C again stops at once')
+  }
   process.once('SIGINT', interrupted)
   process.once('SIGTERM', interrupted)
   const started = performance.now()
@@ -54,8 +58,7 @@ export async function trainCommand(options: TrainCommandOptions): Promise<void> 
       ...nodeHost,
       run: folder,
       work,
-      openGraph: (path: string) =>
-        openSession(join(work.path, path), { threads: number('threads', options.threads), prepack: false }),
+      openGraph: (path: string) => openSession(join(work.path, path), { threads, prepack: false }),
       now: () => performance.now(),
     }
     const input = {
@@ -124,7 +127,10 @@ async function requireRunFolder(out: string, isResumed: boolean): Promise<void> 
   if (there !== undefined && !there.isDirectory()) {
     throw new UserError(`--out "${out}" is a file; choose a folder that does not exist yet.`)
   }
-  const entries = there === undefined ? [] : await readdir(out)
+  const all = there === undefined ? [] : await readdir(out)
+  // All that a run leaves that was killed before its first step.
+  for (const entry of all) if (WORK.test(entry)) await rm(join(out, entry), { recursive: true, force: true })
+  const entries = all.filter((entry) => !WORK.test(entry))
   if (isResumed && !entries.includes('config.json')) {
     throw new UserError(`--resume: "${out}" holds no run; leave --resume out to begin one.`)
   }
@@ -132,9 +138,6 @@ async function requireRunFolder(out: string, isResumed: boolean): Promise<void> 
     throw new UserError(
       `--out "${out}" is not empty; add --resume to go on with the run in it, or choose another folder.`,
     )
-  }
-  for (const entry of entries) {
-    if (WORK.test(entry)) await rm(join(out, entry), { recursive: true, force: true })
   }
 }
 

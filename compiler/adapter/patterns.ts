@@ -50,11 +50,17 @@ export class ModulePatterns {
 
   /** Throws `BudgetError`. */
   valueFor(module: string, fallback: number): number {
+    const key = this.keyFor(module)
+    return key === undefined ? fallback : (this.#exact.get(key) ?? fallback)
+  }
+
+  /** The key that the module's value is under. Throws `BudgetError`. */
+  keyFor(module: string): string | undefined {
     const first = this.#rules.find((rule) => this.#matches(rule, module))
     // PEFT looks the path itself up where no pattern matched it.
-    if (first === undefined) return this.#exact.get(module) ?? fallback
+    if (first === undefined) return this.#exact.has(module) ? module : undefined
     if (this.#hasIndex) this.#checkOrder(first, module)
-    return first.value
+    return first.key
   }
 
   #checkOrder(first: Rule, module: string): void {

@@ -45,6 +45,19 @@ it('takes the rows of the data, packed where that is asked for', async () => {
   expect(packed.stepTokens).toBe(8 * 63)
 })
 
+it('says which lines it left out, and how many', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'sidepath-plan-'))
+  const data = join(folder, 'data.jsonl')
+  await writeFile(data, `{"text": "In the beginning."}\n{"txt": "In the beginning."}\n`)
+  const [table, json] = [
+    await plan('--base', BASE, '--data', data),
+    await plan('--base', BASE, '--data', data, '--json'),
+  ]
+  await rm(folder, { recursive: true })
+  expect(table).toMatch(/left out +1 lines that cannot be read, the first: .*data\.jsonl:2: the line/)
+  expect(JSON.parse(json)).toMatchObject({ examples: 1, skipped: 1 })
+})
+
 it('counts a base in int4 smaller, and activations that are computed twice smaller', async () => {
   const of = async (...more: string[]) => JSON.parse(await plan('--base', BASE, '--steps', '1', '--json', ...more))
   const [float, int4, twice] = [await of(), await of('--quantize', 'int4'), await of('--recompute')]
@@ -60,6 +73,14 @@ it.each([
   [['--base', BASE, '--r', '0'], /r is 0; a rank is/],
   [['--base', BASE, '--r', '300'], /its rank would be 300; give one of at most 256/],
   [['--base', BASE, '--target-modules', 'nothing'], /no linear of the base/],
+  [
+    ['--base', BASE, '--rank-pattern', 'q_proj=2', '--rank-pattern', 'q_prj=2'],
+    /rank_pattern has the key "q_prj", which decides for no linear/,
+  ],
+  [['--base', BASE, '--target-modules', 'mlp', '--alpha-pattern', 'q_proj=2'], /alpha_pattern has the key "q_proj"/],
+  [['--base', BASE, '--price-per-hour', '-1'], /--price-per-hour -1: give a number above 0/],
+  [['--base', BASE, '--epochs', '0'], /--epochs 0: give a number above 0/],
+  [['--base', BASE, '--threads', '257'], /--threads 257: give a whole number from 0 to 256/],
   [['--base', BASE, '--max-length', '4096'], /longest example is 4096; give a whole number from 2 to 512/],
   [['--base', BASE, '--init', 'pissa', '--dropout', '0.1'], /does not go with lora_dropout/],
   [['--base', BASE, '--patience', '2', '--eval-every', '0'], /patience counts evaluations/],

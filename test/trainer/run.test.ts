@@ -1,6 +1,7 @@
 // Whole runs by the command line: killed and taken up again, with bad data, on a full disk; and what they leave.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { appendFile, cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { appendFile, cp, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -100,6 +101,61 @@ describe('a run that is killed', () => {
     expect(await readFile(join(whole, 'loss.svg'), 'utf8')).toMatch(/^<svg .*<polyline/s)
   })
 
+  it('before its first step leaves a folder that a run may begin in', { timeout: TIMEOUT_MS }, async () => {
+    const out = join(folder, 'early')
+    const child = spawn(process.execPath, args(out), { stdio: 'ignore' })
+    const ended = new Promise((resolve) => child.once('exit', resolve))
+    while (!(await readdir(out).catch(() => [])).some((name) => name.startsWith('.work.'))) {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    child.kill('SIGKILL')
+    await ended
+    expect(await readdir(out)).toEqual([expect.stringMatching(/^\.work\..*\.partial$/)])
+    await train(out, '--target-modules', 'q_proj', '--steps', '1')
+    expect((await readdir(out)).sort()).toEqual([
+      'adapter',
+      'checkpoint.safetensors',
+      'config.json',
+      'loss.svg',
+      'metrics.jsonl',
+    ])
+  })
+
+  it('by Ctrl-C ends after the step that it is in, with a checkpoint, and says how to go on', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const out = join(folder, 'interrupted')
+    const more = ['--target-modules', 'q_proj', '--steps', '1000', '--save-every', '1000']
+    const child = spawn(
+      process.execPath,
+      args(out, ...more).filter((arg) => arg !== '--json'),
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    )
+    let said = ''
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on('data', (chunk: Buffer) => {
+        said += chunk.toString()
+      })
+    }
+    const ended = new Promise<number | null>((resolve) => child.once('close', resolve))
+    while ((await figures(out)).length < 3) await new Promise((resolve) => setImmediate(resolve))
+    child.kill('SIGINT')
+    expect(await ended).toBe(130)
+    expect(said).toMatch(/stopping after this step, with a checkpoint; Ctrl-C again stops at once/)
+    expect(said).toMatch(/interrupted after \d+ s; the same command with --resume goes on from here/)
+    const { length } = (await figures(out)).filter((line) => line.loss !== undefined)
+    const resumed = spawn(process.execPath, args(out, ...more, '--resume'), { stdio: 'ignore' })
+    await killAfter(resumed, out, length + 1)
+    expect(
+      (await figures(out))
+        .filter((line) => line.loss !== undefined)
+        .map(({ step }) => step)
+        .slice(0, length + 1),
+    ).toEqual(Array.from({ length: length + 1 }, (_, at) => at + 1))
+  })
+
   it('is not taken up with other options or other data', { timeout: TIMEOUT_MS }, async () => {
     const out = join(folder, 'other')
     await train(out, '--target-modules', 'q_proj')
@@ -181,6 +237,30 @@ describe('a full disk', () => {
       await readFile(join(whole, 'adapter/adapter_model.safetensors')),
     )
   })
+
+  it.runIf(existsSync('/dev/full'))(
+    'that says so in the middle of a checkpoint leaves the one before, byte for byte',
+    { timeout: TIMEOUT_MS },
+    async () => {
+      const [whole, full] = [join(folder, 'enough'), join(folder, 'enospc')]
+      const more = ['--target-modules', 'q_proj', '--steps', '12']
+      await train(whole, ...more)
+      const child = spawn(process.execPath, args(full, ...more), { stdio: 'ignore' })
+      await killAfter(child, full, 5)
+      const state = join(full, 'checkpoint.safetensors')
+      const before = await readFile(state)
+      // What is written there, the kernel answers with ENOSPC.
+      await symlink('/dev/full', `${state}.partial`)
+      const error = await failed(train(full, ...more, '--resume'))
+      expect(error.stderr).toMatch(/the disk is full while writing/)
+      expect(error.code).toBe(1)
+      expect(await readFile(state)).toEqual(before)
+      await train(full, ...more, '--resume')
+      for (const file of ['adapter/adapter_model.safetensors', 'checkpoint.safetensors']) {
+        expect(await readFile(join(full, file))).toEqual(await readFile(join(whole, file)))
+      }
+    },
+  )
 
   it('never leaves half a file in place of a whole one', async () => {
     const work = await openWorkFolder(join(folder, 'work'))

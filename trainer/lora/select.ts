@@ -71,14 +71,38 @@ export function selectLora(architecture: Architecture, options: LoraOptions): Lo
       return [{ linear, r: rank, scaling }]
     })
     if (modules.length === 0) {
+      problems.throwIfAny()
       const names = [...new Set(linears.flatMap(({ module }) => module.split('.').at(-1) ?? []))].join(', ')
       problems.add('train-option', `target_modules names no linear of the base, which has ${names}; or give all-linear`)
+    }
+    const trained = modules.map(({ linear }) => linear.module)
+    if (trained.length > 0) {
+      refuseUnused(ranks, Object.keys(rankPattern), 'rank_pattern', trained, problems)
+      refuseUnused(alphas, Object.keys(alphaPattern), 'alpha_pattern', trained, problems)
     }
     problems.throwIfAny()
     return { modules, init, dora: useDora, dropout }
   } catch (error) {
     if (!(error instanceof BudgetError)) throw error
     throw inputError('train-option', `the patterns of target_modules take ${error.message}; write the names out`)
+  }
+}
+
+/** PEFT passes over a key that no module has, and trains at another rank than was asked for. */
+function refuseUnused(
+  patterns: ModulePatterns,
+  keys: readonly string[],
+  field: string,
+  trained: readonly string[],
+  problems: Problems,
+): void {
+  const used = new Set(trained.map((module) => patterns.keyFor(module)))
+  for (const key of keys) {
+    if (used.has(key)) continue
+    problems.add(
+      'train-option',
+      `${field} has the key ${quote(key)}, which decides for no linear that is trained; fix it or leave it out`,
+    )
   }
 }
 
