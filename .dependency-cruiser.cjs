@@ -39,10 +39,27 @@ module.exports = {
       ['node_modules/(zod|@bufbuild/protobuf|ml-matrix)/'],
       'Pure: bytes in, bytes out. No platform, no network, no clock.',
     ),
+    {
+      ...only(
+        'trainer',
+        ['^compiler/', 'node_modules/zod/'],
+        'The compiler over the interfaces that it declares: no platform, no clock, so that it also runs in a browser.',
+      ),
+      from: { path: '^trainer/(?!browser/)' },
+    },
+    {
+      ...only(
+        'trainer',
+        ['^(compiler|runtime)/', '^gpu-backend/(text/|errors\\.ts$)', 'node_modules/zod/'],
+        "The trainer in a page, with the base's own tokenizer.",
+      ),
+      name: 'trainer-browser-imports',
+      from: { path: '^trainer/browser/' },
+    },
     only(
-      'trainer',
-      ['^compiler/', 'node_modules/zod/'],
-      'The compiler over the interfaces that it declares: no platform, no clock, so that it also runs in a browser.',
+      'console',
+      ['^trainer/', '^compiler/errors\\.ts$', '^jobs/contract\\.ts$', 'node_modules/zod/'],
+      "Pages: the trainer's library for browsers, and what the server of the pages says.",
     ),
     only(
       'runtime',
@@ -74,7 +91,7 @@ module.exports = {
       name: 'a-page-has-no-node',
       comment: 'What runs in a page reaches nothing of Node, by whatever way.',
       severity: 'error',
-      from: { path: '^gpu-backend/browser/' },
+      from: { path: '^((gpu-backend|trainer)/browser|console)/' },
       to: { path: '^(node:|fs|path|crypto|os|stream|buffer|url|module|worker_threads|timers)', reachable: true },
     },
     {

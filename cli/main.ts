@@ -50,6 +50,19 @@ function program(): Command {
     .action(async (options) => (await import('./up/up.ts')).up(options))
 
   sidepath
+    .command('console')
+    .description('pages for a browser on this machine: train an adapter there, with nothing leaving it')
+    .addOption(
+      new Option(
+        '--base <name=path>',
+        'a base to train on: Hugging Face folder or GGUF; repeat; the demo without',
+      ).argParser<string[]>((spec, before) => [...(before ?? []), spec]),
+    )
+    .option('--port <port>', 'port of the pages', parsePort, 8790)
+    .option('--compiler <url>', 'a compiler service to publish adapters to; its token is SIDEPATH_COMPILER_TOKEN')
+    .action(async (options) => (await import('./console.ts')).consoleCommand(options))
+
+  sidepath
     .command('gateway')
     .description('the gateway on Node with libSQL; its secrets come from SIDEPATH_… variables')
     .option('--database <file>', 'a SQLite file, or the URL of a libSQL server', '.sidepath/gateway.db')

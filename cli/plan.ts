@@ -7,12 +7,12 @@ import { GraphBuilder } from '../compiler/graph/builder.ts'
 import { encodeModel } from '../compiler/onnx/encode.ts'
 import { openFile, stageFolder } from '../runtime/disk.ts'
 import { openSession } from '../runtime/node.ts'
-import { countTargets } from '../trainer/data/example.ts'
 import { rowsOfEpoch } from '../trainer/data/order.ts'
 import { type ReadData, readJsonl } from '../trainer/data/read-jsonl.ts'
 import { selectLora } from '../trainer/lora/select.ts'
 import { checkOptions } from '../trainer/run/options.ts'
 import { planRun } from '../trainer/run/plan.ts'
+import { rowShape } from '../trainer/run/row-shape.ts'
 import { UserError } from './fail.ts'
 import { openBaseFolder } from './open-base.ts'
 import { table } from './table.ts'
@@ -52,14 +52,8 @@ export async function planCommand(options: PlanCommandOptions): Promise<void> {
   const parsed = parseTrain(options, maxPositions, (width) => rows(width).length)
   checkOptions(parsed, maxPositions)
   const spec = selectLora(config.architecture, parsed.lora)
-  const all = rows(maxLength)
-  const lengths = all.map((row) => row.reduce((sum, { ids }) => sum + ids.length - 1, 0))
-  // A batch is as wide as its longest row: the mean of the upper half, where rows are drawn at random.
-  const upper = lengths.toSorted((a, b) => b - a).slice(0, Math.ceil(lengths.length / 2))
-  const rowTokens =
-    all.length === 0 || options.packing ? maxLength - 1 : Math.round(upper.reduce((a, b) => a + b, 0) / upper.length)
-  const targets = all.length === 0 ? rowTokens : Math.ceil(countTargets(examples) / all.length)
-  const plan = planRun(config, spec, parsed, rowTokens, targets)
+  const shape = rowShape(examples, parsed)
+  const plan = planRun(config, spec, parsed, shape.tokens, shape.targets)
   const speed = SHARE * (await measure(threads))
   const seconds = plan.operations / speed
   const cost = price === undefined ? undefined : (price * seconds) / 3600

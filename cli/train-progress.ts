@@ -1,4 +1,5 @@
 // The progress of a training run: a bar with loss, speed and time left on a terminal; a line now and then elsewhere.
+import { duration, Pace } from '../trainer/run/pace.ts'
 import type { TrainEvent } from '../trainer/run/train.ts'
 
 /** Loaded only where it has something to show. */
@@ -6,8 +7,6 @@ const cliProgress = process.stderr.isTTY ? await import('cli-progress') : undefi
 
 /** Between two lines of a log. */
 const LOG_EVERY_MS = 10_000
-/** Steps that the speed is a mean of. */
-const WINDOW = 20
 
 export interface TrainProgress {
   show(event: TrainEvent): void
@@ -30,10 +29,9 @@ export function startTrainProgress(enabled: boolean): TrainProgress {
       },
       cliProgress.Presets.shades_classic,
     )
-  const recent: { tokens: number; seconds: number }[] = []
+  const pace = new Pace()
   let stage = ''
   let held = ''
-  let before = 0
   let loggedAt = Number.NEGATIVE_INFINITY
   const update = (name: string, done: number, total: number, figures: string) => {
     if (bar !== undefined) {
@@ -53,20 +51,13 @@ export function startTrainProgress(enabled: boolean): TrainProgress {
         const mib = (bytes: number) => Math.ceil(bytes / 2 ** 20)
         update('base', mib(event.doneBytes), mib(event.totalBytes), 'MiB')
       } else {
-        const { step, loss, tokens, seconds } = event.line
-        recent.push({ tokens: tokens - before, seconds })
-        // A run that was taken up again does not know what it had seen.
-        if (recent.length === 1 && step > 1) recent.pop()
-        before = tokens
-        if (recent.length > WINDOW) recent.shift()
-        const spent = recent.reduce((sum, one) => sum + one.seconds, 0)
-        const speed = recent.reduce((sum, one) => sum + one.tokens, 0) / Math.max(spent, 1e-9)
-        const left = ((event.steps - step) * spent) / Math.max(1, recent.length)
+        const { step, loss } = event.line
+        pace.add(event.line)
         update(
           'train',
           step,
           event.steps,
-          `loss ${loss.toFixed(4)}${held} | ${speed.toFixed(0)} tokens/s | ${time(left)} left`,
+          `loss ${loss.toFixed(4)}${held} | ${pace.tokensPerSecond.toFixed(0)} tokens/s | ${duration(pace.secondsFor(event.steps - step))} left`,
         )
       }
     },
@@ -80,12 +71,4 @@ export function startTrainProgress(enabled: boolean): TrainProgress {
     },
     stop: () => bar?.stop(),
   }
-}
-
-function time(seconds: number): string {
-  const whole = Math.round(seconds)
-  if (whole < 60) return `${whole} s`
-  return whole < 3600
-    ? `${Math.floor(whole / 60)} min ${whole % 60} s`
-    : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
 }

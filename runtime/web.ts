@@ -35,11 +35,15 @@ export const MAX_WEB_WEIGHT_BYTES = 1.75 * 1024 ** 3
 export function setUpWeb({
   wasm,
   threads,
+  script,
 }: {
   readonly wasm: Uint8Array<ArrayBuffer>
   readonly threads: number
+  /** URL of the loader of `wasm`. In a page more threads than one want it: each of them begins with that script. */
+  readonly script?: string
 }): void {
   ort.env.wasm.wasmBinary = wasm
+  if (script !== undefined) ort.env.wasm.wasmPaths = { mjs: script }
   ort.env.wasm.numThreads = threads
   // The runtime reports at this level what it also throws.
   ort.env.logLevel = 'error'
