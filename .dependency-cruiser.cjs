@@ -29,11 +29,21 @@ module.exports = {
         '^compiler/contract\\.ts$',
         '^gpu-backend/contract\\.ts$',
         '^jobs/contract\\.ts$',
+        '^docs/openapi(-admin)?\\.json$',
         'node_modules/(@noble/hashes|hono|drizzle-orm|zod|jose|eventsource-parser)/',
+        'node_modules/@hono/zod-openapi/',
         '^cloudflare:',
       ],
       'Web standards, hono, drizzle and the contracts; never node:*, never onnxruntime.',
     ),
+    {
+      name: 'openapi-is-declared-beside-the-gateway',
+      comment:
+        'The library that writes the documents is half as large again as the Worker; the Worker serves what it wrote.',
+      severity: 'error',
+      from: { path: '^gateway/', pathNot: '^gateway/openapi/' },
+      to: { path: '^gateway/openapi/|node_modules/@hono/zod-openapi/' },
+    },
     only(
       'compiler',
       ['node_modules/(zod|@bufbuild/protobuf|ml-matrix)/'],

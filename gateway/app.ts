@@ -15,6 +15,7 @@ import { infer } from './infer/infer.ts'
 import { getModel, listModels } from './infer/list-models.ts'
 import { errorFields, log } from './log.ts'
 import { PolicyCache } from './policy/policy-cache.ts'
+import { addReference } from './reference/add-reference.ts'
 
 export function createApp(world: World): Hono<GatewayEnv> {
   const app = new Hono<GatewayEnv>()
@@ -47,6 +48,7 @@ export function createApp(world: World): Hono<GatewayEnv> {
   app.use('*', createGuard(world))
 
   app.get('/healthz', createHealth())
+  addReference(app)
   app.get('/v1/models', listModels)
   app.get('/v1/models/:model', (c) => getModel(c, c.req.param('model')))
   app.post('/v1/chat/completions', (c) => infer(c, 'chat'))

@@ -3,10 +3,12 @@ import { createMiddleware } from 'hono/factory'
 import type { GatewayEnv } from './context.ts'
 import { log } from './log.ts'
 
+const POLICY = 'content-security-policy'
+
 const ALWAYS = {
   // no-transform: a proxy that compresses an event stream also holds it back.
   'cache-control': 'no-store, no-transform',
-  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  [POLICY]: "default-src 'none'; frame-ancestors 'none'",
   'referrer-policy': 'no-referrer',
   'strict-transport-security': 'max-age=31536000',
   'x-content-type-options': 'nosniff',
@@ -18,7 +20,10 @@ export const hardenResponse = createMiddleware<GatewayEnv>(async (c, next) => {
   c.set('requestId', requestId)
   const startedAt = c.get('world').now()
   await next()
+  // The page of the reference has one of its own, as strict.
+  const policy = c.res.headers.get(POLICY)
   for (const [name, value] of Object.entries(ALWAYS)) c.res.headers.set(name, value)
+  if (policy !== null) c.res.headers.set(POLICY, policy)
   c.res.headers.set('x-request-id', requestId)
   const durationMs = c.get('world').now() - startedAt
   // Not the URL: a query string may hold what a caller should not have put there.

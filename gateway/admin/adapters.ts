@@ -10,7 +10,7 @@ import { immutable, recordChange } from './record-change.ts'
 /** Every tag is looked up at each decision. */
 const MAX_TAGS = 64
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   name: Id,
   version: z.int().min(1),
   digest: Digest,

@@ -8,7 +8,7 @@ import { badRequest } from '../errors.ts'
 import { refuse } from '../infer/parse-request.ts'
 import { readPage } from './read-input.ts'
 
-const After = z.coerce.number().int().min(0).optional()
+export const After = z.coerce.number().int().min(0).optional()
 
 export function addAudit(admin: Hono<GatewayEnv>): void {
   admin.get('/audit', async (c) => {

@@ -12,9 +12,9 @@ import { recordChange } from './record-change.ts'
 
 /** A path or a name in the backend's own world; the gateway opens nothing by it. */
 const Source = z.string().regex(/^[\x21-\x7e]{1,1024}$/, 'must be 1 to 1024 printable characters without spaces')
-const Body = z.strictObject({ upstream: z.string().min(1), source: Source.nullable().default(null) })
+export const Body = z.strictObject({ upstream: z.string().min(1), source: Source.nullable().default(null) })
 const MAX_PROMPT_CHARS = 4_000
-const Probe = z.strictObject({
+export const Probe = z.strictObject({
   endpoint: z.enum(['completions', 'chat']).optional(),
   prompts: z.array(z.string().min(1).max(MAX_PROMPT_CHARS)).min(1).max(8).default(PROMPTS),
 })

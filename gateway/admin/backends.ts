@@ -17,7 +17,7 @@ const Origin = z.string().refine((text) => {
   return url !== null && (url.protocol === 'http:' || url.protocol === 'https:') && url.origin === text
 }, 'must be an origin such as http://127.0.0.1:8080, without path, query, credentials or trailing slash')
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   url: Origin,
   base: Digest,
   enabled: z.boolean().default(true),

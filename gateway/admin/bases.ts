@@ -7,7 +7,7 @@ import { bases } from '../database/schema.ts'
 import { Digest, MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 
-const Body = z.strictObject({ disabled: z.boolean().default(false) })
+export const Body = z.strictObject({ disabled: z.boolean().default(false) })
 
 export function addBases(admin: Hono<GatewayEnv>): void {
   admin.get('/bases', async (c) => c.json({ data: await c.get('db').select().from(bases).limit(MAX_ROWS) }))

@@ -15,7 +15,7 @@ import { recordChange } from './record-change.ts'
 /** Two lines of the manifest per module and parent: it stays far below what the gateway reads. */
 const MAX_PARENTS = 16
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   name: Id,
   target: z.enum(['merged', 'stacked']),
   base: z.strictObject({ files: Recipe.shape.base }),

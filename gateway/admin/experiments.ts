@@ -35,7 +35,7 @@ const Guardrails = z
   .max(3)
   .refine((list) => new Set(list.map(({ metric }) => metric)).size === list.length, 'metrics must differ')
 const sumsUp = (weights: readonly number[]) => weights.reduce((sum, one) => sum + one, 0) === BUCKETS
-const Body = z.strictObject({
+export const Body = z.strictObject({
   /** Experiments with one seed put a subject into the same bucket; the default keeps them independent. */
   seed: z.string().min(1).max(128).optional(),
   coverage: weight.default(BUCKETS),
@@ -50,7 +50,7 @@ const Body = z.strictObject({
     .refine((list) => list[0]?.shadow === false, 'the first arm is the control, and no shadow')
     .refine((list) => list.filter((arm) => arm.shadow).length <= MAX_SHADOWS, `at most ${MAX_SHADOWS} are shadows`),
 })
-const Patch = z
+export const Patch = z
   .strictObject({
     status: z.enum(['draft', 'running', 'stopped']),
     coverage: weight,
@@ -60,6 +60,8 @@ const Patch = z
   })
   .partial()
   .refine((patch) => Object.keys(patch).length > 0, 'name what shall change')
+
+export const GuardrailsBody = z.strictObject({})
 
 /** The arms with their new weights: of every arm that is no shadow, or of none. */
 function reweigh(experiment: ExperimentRow, weights: Readonly<Record<string, number>> | undefined) {
@@ -171,7 +173,7 @@ export function addExperiments(admin: Hono<GatewayEnv>): void {
   })
 
   admin.post('/tenants/:tenant/experiments/:experiment/guardrails', async (c) => {
-    await readBody(c, z.strictObject({}))
+    await readBody(c, GuardrailsBody)
     const stops = await enforceGuardrails(c, readParam(c, 'tenant'), readParam(c, 'experiment'))
     if (stops === undefined) throw notFound()
     return c.json({ stopped: stops })

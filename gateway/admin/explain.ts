@@ -12,7 +12,7 @@ import { decide, type Model } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
 import { KeyId, readBody } from './read-input.ts'
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   key: KeyId,
   model: z.string().min(1).max(MAX_MODEL_CHARS),
   action: z.enum(ACTIONS).default('infer'),

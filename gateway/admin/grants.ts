@@ -14,7 +14,7 @@ const DEFAULT_ACTIONS: Readonly<Record<'allow' | 'deny', readonly Action[]>> = {
   deny: ACTIONS,
 }
 
-const Body = z
+export const Body = z
   .strictObject({
     effect: z.enum(['allow', 'deny']),
     /** Left out: use and listing for an allow, everything for a deny. */

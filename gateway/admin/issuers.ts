@@ -22,7 +22,7 @@ const Address = z
     { message: 'must be an https address without credentials or fragment' },
   )
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   issuer: z.string().min(1).max(MAX_CHARS),
   audience: z.string().min(1).max(MAX_CHARS),
   jwksUrl: Address,

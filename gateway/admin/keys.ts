@@ -11,16 +11,16 @@ import { type Action, Actions } from '../policy/actions.ts'
 import { Id, KeyId, MAX_ROWS, readBody, readParam, Time } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 
-const AdminKeyBody = z.strictObject({ expiresAt: Time.nullish() })
-const UserKeyBody = AdminKeyBody.extend({
+export const AdminKeyBody = z.strictObject({ expiresAt: Time.nullish() })
+export const UserKeyBody = AdminKeyBody.extend({
   user: Id.nullish(),
   /** What the key is good for at most; left out, no bound beyond the grants. */
   scopes: Actions.nullish(),
 })
 /** Longer overlaps are two keys, not a rotation. */
 const MAX_OVERLAP_MS = 30 * 24 * 60 * 60 * 1000
-const Rotation = z.strictObject({ overlapMs: z.int().min(0).max(MAX_OVERLAP_MS).default(0) })
-const Patch = z.strictObject({ disabled: z.boolean() })
+export const Rotation = z.strictObject({ overlapMs: z.int().min(0).max(MAX_OVERLAP_MS).default(0) })
+export const Patch = z.strictObject({ disabled: z.boolean() })
 
 /** Everything but the MAC, which never leaves the database. */
 const shown = {

@@ -14,7 +14,7 @@ const MAX_AMOUNT = 1e15
 /** A token's `sub` may be anything; it need not be in the registry. */
 const UserId = z.string().min(1).max(255)
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   scope: z.discriminatedUnion('kind', [
     z.strictObject({ kind: z.enum(['tenant', 'each-key', 'each-user', 'each-adapter']) }),
     z.strictObject({ kind: z.literal('key'), id: KeyId }),

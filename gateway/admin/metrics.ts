@@ -12,7 +12,7 @@ import { immutable, recordChange } from './record-change.ts'
 /** Sums of squares of so large a number still add up in doubles. */
 const MAX_BOUND = 1e9
 const bound = z.number().min(-MAX_BOUND).max(MAX_BOUND)
-const Body = z
+export const Body = z
   .strictObject({ better: z.enum(['higher', 'lower']).default('higher'), min: bound.default(0), max: bound.default(1) })
   .refine(({ min, max }) => min < max, 'min must be below max')
 

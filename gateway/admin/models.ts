@@ -16,7 +16,7 @@ const common = {
 }
 /** `name@version`: an adapter by what it is called rather than by its id. */
 const Versioned = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}@[1-9]\d{0,8}$/)
-const Body = z.union([
+export const Body = z.union([
   z.strictObject({ adapter: z.union([Id, Versioned]), ...common }),
   z.strictObject({ base: Digest, ...common }),
   z.strictObject({ experiment: Id, ...common }),

@@ -12,7 +12,7 @@ import { immutable, recordChange } from './record-change.ts'
 const MAX_PRICE = 1e9
 const Price = z.int().min(0).max(MAX_PRICE)
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   resource: z.discriminatedUnion('kind', [
     z.strictObject({ kind: z.literal('adapter'), id: Id }),
     z.strictObject({ kind: z.literal('base'), digest: Digest }),

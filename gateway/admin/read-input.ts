@@ -27,7 +27,7 @@ export function readParam(c: GatewayContext, name: string, schema: z.ZodType<str
   return parsed.success ? (parsed.data[name] ?? '') : refuse(parsed.error)
 }
 
-const Page = z.object({
+export const Page = z.object({
   limit: z.coerce.number().int().min(1).max(MAX_ROWS).default(100),
   before: z.coerce.number().int().min(0).default(Number.MAX_SAFE_INTEGER),
 })

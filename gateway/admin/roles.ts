@@ -7,7 +7,7 @@ import { groups, roles } from '../database/schema.ts'
 import { MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 
-const Body = z.strictObject({ disabled: z.boolean().default(false) })
+export const Body = z.strictObject({ disabled: z.boolean().default(false) })
 
 export function addRoles(admin: Hono<GatewayEnv>): void {
   addKind(admin, 'role', roles)

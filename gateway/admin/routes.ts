@@ -1,6 +1,7 @@
 // The admin plane's table of routes. The guard has already asked for an admin key.
 import { Hono } from 'hono'
 import type { GatewayEnv } from '../context.ts'
+import { addAdminReference } from '../reference/add-reference.ts'
 import { addAdapters } from './adapters.ts'
 import { addAudit } from './audit.ts'
 import { addBackendAdapters } from './backend-adapters.ts'
@@ -43,5 +44,6 @@ export function createAdmin(): Hono<GatewayEnv> {
   addUsage(admin)
   addAudit(admin)
   addExplain(admin)
+  addAdminReference(admin)
   return admin
 }

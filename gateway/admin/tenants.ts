@@ -7,7 +7,7 @@ import { tenants } from '../database/schema.ts'
 import { MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 
-const Body = z.strictObject({ maxTokens: z.int().min(1).max(1_000_000), disabled: z.boolean().default(false) })
+export const Body = z.strictObject({ maxTokens: z.int().min(1).max(1_000_000), disabled: z.boolean().default(false) })
 
 export function addTenants(admin: Hono<GatewayEnv>): void {
   admin.get('/tenants', async (c) => c.json({ data: await c.get('db').select().from(tenants).limit(MAX_ROWS) }))

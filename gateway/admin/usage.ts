@@ -12,7 +12,7 @@ import { exportStream, FORMATS, GROUPINGS, readGroups, readRows } from '../usage
 import { type Facts, factsOf } from '../usage/facts.ts'
 import { readPage, readParam } from './read-input.ts'
 
-const Export = z
+export const Export = z
   .object({
     from: z.coerce.number().int().min(0),
     to: z.coerce.number().int().min(0),

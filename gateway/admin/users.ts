@@ -7,7 +7,7 @@ import { userGroups, userRoles, users } from '../database/schema.ts'
 import { Id, MAX_ROWS, readBody, readParam } from './read-input.ts'
 import { recordChange } from './record-change.ts'
 
-const Body = z.strictObject({
+export const Body = z.strictObject({
   disabled: z.boolean().default(false),
   /** The whole set. Left out, it stays as it is: a role may carry a deny. */
   roles: z.array(Id).max(64).optional(),

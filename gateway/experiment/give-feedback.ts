@@ -13,7 +13,7 @@ const MAX_AGE_MS = 90 * 86_400_000
 
 const metric = z.string().min(1).max(64)
 const value = z.number()
-const Body = z.union([
+export const Body = z.union([
   z.strictObject({ receipt: z.string().regex(/^[0-9a-f]{32}$/), metric, value }),
   z.strictObject({ request_id: z.uuid(), metric, value }),
 ])

@@ -12,7 +12,7 @@ import { verifyKey } from './keys.ts'
 import { createTokenReader, isToken, type TokenReader } from './tokens.ts'
 
 /** Exact paths that answer without a key. */
-export const PUBLIC_PATHS: readonly string[] = ['/healthz']
+export const PUBLIC_PATHS: readonly string[] = ['/healthz', '/openapi.json', '/docs']
 const ADMIN_PREFIX = '/admin/'
 /** How exact `lastUsedAt` is: one write a key and isolate in that time. */
 const USE_MS = 60_000

@@ -12,7 +12,7 @@ import { readJsonBody } from '../read-body.ts'
 import { type AskedModel, parseModel } from './parse-model.ts'
 
 const model = z.string().min(1).max(MAX_MODEL_CHARS)
-const schemas = {
+export const schemas = {
   chat: ChatCompletionRequest.safeExtend({ model }),
   completions: CompletionRequest.safeExtend({ model }),
   embeddings: EmbeddingRequest.extend({ model }),

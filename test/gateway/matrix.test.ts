@@ -58,6 +58,8 @@ const compile = {
 
 const LINES: Readonly<Record<string, Line>> = {
   'GET /healthz': { plane: 'public', answer: 503 },
+  'GET /openapi.json': { plane: 'public', answer: 200 },
+  'GET /docs': { plane: 'public', answer: 200 },
   'GET /v1/models': { plane: 'user', answer: 200 },
   'GET /v1/models/:model': { plane: 'user', answer: 200, ungranted: 404 },
   'POST /v1/chat/completions': { plane: 'user', answer: 200, ungranted: 404, body: chat },
@@ -146,6 +148,8 @@ const LINES: Readonly<Record<string, Line>> = {
   'DELETE /admin/tenants/:tenant/prices/:price': { plane: 'admin', answer: 404, params: { price: 'no-such' } },
   'GET /admin/tenants/:tenant/usage/export': { plane: 'admin', answer: 200, query: { from: '0', to: '1' } },
   'GET /admin/audit': { plane: 'admin', answer: 200 },
+  'GET /admin/openapi.json': { plane: 'admin', answer: 200 },
+  'GET /admin/docs': { plane: 'admin', answer: 200 },
   'POST /admin/explain': { plane: 'admin', answer: 404, body: { key: 'z'.repeat(16), model: 'red' } },
 }
 
