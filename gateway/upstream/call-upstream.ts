@@ -108,7 +108,16 @@ const UNHEALTHY = new Set(['upstream_failed', 'upstream_timeout', 'upstream_inva
 /** The backend's fault rather than the request's, or the moment's. */
 const isFailure = (error: unknown) => error instanceof GatewayError && UNHEALTHY.has(error.message)
 
-async function attempt(world: World, backend: Backend, request: Upstream): Promise<Answer> {
+/** What was seen of a request so far. */
+interface Tried {
+  /**
+   * A backend was there and answered it with a failure. Should another one do so too, then it is the request: a reserve
+   * that is asked for nothing but such requests would be shut out, and be missing on the day that it is needed.
+   */
+  answeredByFailure: boolean
+}
+
+async function attempt(world: World, backend: Backend, request: Upstream, tried: Tried): Promise<Answer> {
   const { authorization, path, body, rewriting } = writeRequest(backend, request, world.now())
   const isOurs = rewriting === undefined
   const controller = new AbortController()
@@ -179,7 +188,9 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
     record.ended()
     if (request.signal.aborted) throw callerGone()
     const failure = asUpstreamError(error, timedOut)
-    if (isFailure(failure)) record.failed()
+    const isAnswer = isConnected && !timedOut
+    if (isFailure(failure) && !(isAnswer && tried.answeredByFailure)) record.failed()
+    tried.answeredByFailure ||= isAnswer
     throw failure
   } finally {
     clearTimeout(timer)
@@ -201,10 +212,11 @@ const isWorthAnother = (error: unknown) =>
 
 export async function callUpstream(world: World, backends: readonly Backend[], request: Upstream): Promise<Answer> {
   let failure: unknown
+  const tried: Tried = { answeredByFailure: false }
   for (const backend of backends.slice(0, MAX_ATTEMPTS)) {
     if (request.signal.aborted) throw callerGone()
     try {
-      return await attempt(world, backend, request)
+      return await attempt(world, backend, request, tried)
     } catch (error) {
       failure = error
       const code = error instanceof GatewayError ? error.message : 'unknown'
