@@ -29,11 +29,13 @@ module.exports = {
         '^compiler/contract\\.ts$',
         '^gpu-backend/contract\\.ts$',
         '^jobs/contract\\.ts$',
+        '^telemetry/',
         'node_modules/(@noble/hashes|hono|drizzle-orm|zod|jose|eventsource-parser)/',
         '^cloudflare:',
       ],
       'Web standards, hono, drizzle and the contracts; never node:*, never onnxruntime.',
     ),
+    only('telemetry', [], 'Spans and their way out, on web standards alone: every tier may use it, and it knows none.'),
     only(
       'compiler',
       ['node_modules/(zod|@bufbuild/protobuf|ml-matrix)/'],

@@ -139,6 +139,7 @@ async function attempt(world: World, backend: Backend, request: Upstream, tried:
     if (!answers && !isConnected) giveUp()
   }
   let timer = connectMs < limitMs ? setTimeout(askWhetherThere, connectMs) : setTimeout(giveUp, limitMs)
+  const span = request.trace?.begin('upstream', 'client').set({ 'sidepath.backend': backend.id })
   const record = beginRequest(world, backend, slotName(partsOn(backend, request.claims.adapter) ?? []))
   try {
     const response = await world.fetch(backend.url + backend.prefix + path, {
@@ -149,7 +150,7 @@ async function attempt(world: World, backend: Backend, request: Upstream, tried:
         'content-type': 'application/json',
         accept: request.stream ? 'text/event-stream' : 'application/json',
         'x-request-id': request.requestId,
-        traceparent: request.traceparent,
+        traceparent: span?.traceparent ?? request.traceparent,
       },
       body,
       // A redirect would let a backend choose where the capability goes next.
@@ -168,6 +169,8 @@ async function attempt(world: World, backend: Backend, request: Upstream, tried:
       const whole = isOurs ? bytes : rewriteWhole(bytes, rewriting)
       record.succeeded()
       record.ended()
+      span?.event('first byte')
+      span?.end()
       return { kind: 'whole', bytes: whole }
     }
     const source: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
@@ -177,20 +180,37 @@ async function attempt(world: World, backend: Backend, request: Upstream, tried:
     const first = await reader.read()
     if (first.done) throw upstreamError(502, 'upstream_invalid')
     record.succeeded()
-    source.closed.then(record.ended, () => {
-      // Not where we stopped it.
-      if (!controller.signal.aborted) record.failed()
-      record.ended()
-    })
+    span?.event('first byte')
+    source.closed.then(
+      () => {
+        record.ended()
+        span?.end()
+      },
+      () => {
+        // Not where we stopped it.
+        if (!controller.signal.aborted) {
+          record.failed()
+          span?.fail('upstream_interrupted')
+        }
+        record.ended()
+        span?.end()
+      },
+    )
     return { kind: 'stream', first: first.value, reader, controller }
   } catch (error) {
     controller.abort()
     record.ended()
-    if (request.signal.aborted) throw callerGone()
+    if (request.signal.aborted) {
+      span?.fail('aborted')
+      span?.end()
+      throw callerGone()
+    }
     const failure = asUpstreamError(error, timedOut)
     const isAnswer = isConnected && !timedOut
     if (isFailure(failure) && !(isAnswer && tried.answeredByFailure)) record.failed()
     tried.answeredByFailure ||= isAnswer
+    span?.fail(failure.body.error.code ?? 'refused')
+    span?.end()
     throw failure
   } finally {
     clearTimeout(timer)
