@@ -30,6 +30,7 @@ module.exports = {
         '^gpu-backend/contract\\.ts$',
         '^jobs/contract\\.ts$',
         '^docs/openapi(-admin)?\\.json$',
+        '^telemetry/',
         'node_modules/(@noble/hashes|hono|drizzle-orm|zod|jose|eventsource-parser)/',
         'node_modules/@hono/zod-openapi/',
         '^cloudflare:',
@@ -44,6 +45,7 @@ module.exports = {
       from: { path: '^gateway/', pathNot: '^gateway/openapi/' },
       to: { path: '^gateway/openapi/|node_modules/@hono/zod-openapi/' },
     },
+    only('telemetry', [], 'Spans and their way out, on web standards alone: every tier may use it, and it knows none.'),
     only(
       'compiler',
       ['node_modules/(zod|@bufbuild/protobuf|ml-matrix)/'],

@@ -1,8 +1,8 @@
 // Experiments: how even the split is; what daily peeking does to an ordinary test and to ours, where
 // nothing is to be found and where something is; how soon a mismatch of 52 to 48 is seen, and at what concentration.
 import { hashBucket, pickArm } from '../gateway/experiment/hash-bucket.ts'
-import { CONCENTRATION, MISMATCH_ALPHA } from '../gateway/experiment/sample-ratio.ts'
-import { DAYS, falseAlarms, mismatchesFound, type PeekedRuns } from '../test/gateway/peeking.ts'
+import { CONCENTRATION } from '../gateway/experiment/sample-ratio.ts'
+import { DAYS, falseAlarms, mismatchesAtTheEnd, mismatchesFound, type PeekedRuns } from '../test/gateway/peeking.ts'
 import { type Row, record } from './record.ts'
 
 const SUBJECTS = 200_000
@@ -44,29 +44,41 @@ function peek(what: string, options: Omit<PeekedRuns, 'runs' | 'seed'>): Row[] {
   ]
 }
 
-function mismatch(share: number, subjects: number, concentration: number): Row {
-  const { found, after } = mismatchesFound({ runs: MISMATCH_RUNS, seed: SEED, share, subjects, concentration })
+function mismatch(share: number, subjects: number, concentration?: number): Row {
+  const runs = { runs: MISMATCH_RUNS, seed: SEED, share, subjects }
+  const { found, after } = mismatchesFound({ ...runs, ...(concentration === undefined ? {} : { concentration }) })
   const sorted = [...after].sort((a, b) => a - b)
   const half = sorted[Math.ceil(MISMATCH_RUNS / 2) - 1]
+  const by = concentration === undefined ? '' : `, by its Bayes factor alone, concentration ${concentration}`
   return {
-    what: `mismatch at ${names(share)} found within ${subjects} subjects, concentration ${concentration}`,
+    what: `mismatch at ${names(share)} found within ${subjects} subjects${by}`,
     value: `${percent(found, MISMATCH_RUNS)}${half === undefined ? '' : `, in half of the runs within ${half}`}`,
   }
 }
 
-/** No test can find it oftener that cries wolf in at most one life of twenty: Wald's, told the true shares in advance. */
-function ceiling(share: number, subjects: number): Row {
-  const drift = share * Math.log(2 * share) + (1 - share) * Math.log(2 * (1 - share))
-  const sd = Math.sqrt(share * (1 - share)) * Math.log(share / (1 - share))
-  const bar = -Math.log(MISMATCH_ALPHA)
-  const [mean, spread] = [drift * subjects, sd * Math.sqrt(subjects)]
-  const crosses =
-    normal((mean - bar) / spread) + Math.exp((2 * drift * bar) / (sd * sd)) * normal((-mean - bar) / spread)
+function atTheEnd(share: number, subjects: number): Row {
   return {
-    what: `mismatch at ${names(share)} within ${subjects} subjects: the most that any such test could find`,
-    value: percent(crosses, 1),
+    what: `mismatch at ${names(share)}, the same runs by one two-sided 5 % test after ${subjects} subjects`,
+    value: percent(mismatchesAtTheEnd({ runs: MISMATCH_RUNS, seed: SEED, share, subjects }), MISMATCH_RUNS),
   }
 }
+
+/**
+ * What no test can pass: by Neyman and Pearson none of 5 % finds a share that it was told in advance oftener than the
+ * one-sided test of all subjects, and none that must treat both sides alike oftener than the two-sided one.
+ */
+function ceilings(share: number, subjects: number): Row[] {
+  const drift = (2 * share - 1) * Math.sqrt(subjects)
+  const spread = 2 * Math.sqrt(share * (1 - share))
+  const what = `mismatch at ${names(share)} within ${subjects} subjects: the most that any 5 % test can find`
+  return [
+    { what: `${what}, both sides alike`, value: percent(normal((drift - Z_TWO_SIDED) / spread), 1) },
+    { what: `${what}, told the side`, value: percent(normal((drift - Z_ONE_SIDED) / spread), 1) },
+  ]
+}
+
+const Z_TWO_SIDED = 1.959963984540054
+const Z_ONE_SIDED = 1.6448536269514722
 
 /** Φ by Abramowitz, Stegun 7.1.26: to 1e-7, which is enough for a percentage. */
 function normal(z: number): number {
@@ -100,9 +112,14 @@ record('experiments', 'node bench/experiments.ts', [
     subjects: 3_000,
     effect: 0.1,
   }),
+  mismatch(0.52, 5_000),
+  atTheEnd(0.52, 5_000),
+  ...ceilings(0.52, 5_000),
   ...[300, CONCENTRATION, 1_500, 10_000].map((concentration) => mismatch(0.52, 5_000, concentration)),
+  mismatch(0.52, 10_000),
   mismatch(0.52, 10_000, CONCENTRATION),
-  mismatch(0.5, 10_000, CONCENTRATION),
+  mismatch(0.55, 5_000),
   mismatch(0.55, 5_000, CONCENTRATION),
-  ceiling(0.52, 5_000),
+  mismatch(0.6, 5_000),
+  mismatch(0.5, 10_000),
 ])

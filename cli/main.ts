@@ -69,6 +69,12 @@ function program(): Command {
     .option('--port <port>', 'port of the gateway', parsePort, 8787)
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--new-admin-key', 'print a new admin key, shown this once, and end')
+    .option('--metrics-port <port>', 'count, and answer GET /metrics on this port; off without', parsePort)
+    .option(
+      '--metrics-host <address>',
+      'address of /metrics; any but this machine needs SIDEPATH_METRICS_TOKEN',
+      '127.0.0.1',
+    )
     .addOption(
       new Option(
         '--durability <of usage>',

@@ -14,6 +14,7 @@ import { createGuard } from './identity/authenticate.ts'
 import { infer } from './infer/infer.ts'
 import { getModel, listModels } from './infer/list-models.ts'
 import { errorFields, log } from './log.ts'
+import { createObserver } from './observe-request.ts'
 import { PolicyCache } from './policy/policy-cache.ts'
 import { addReference } from './reference/add-reference.ts'
 
@@ -45,6 +46,7 @@ export function createApp(world: World): Hono<GatewayEnv> {
     c.set('policies', policies)
     await next()
   })
+  app.use('*', createObserver(world))
   app.use('*', createGuard(world))
 
   app.get('/healthz', createHealth())

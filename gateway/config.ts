@@ -1,9 +1,11 @@
 // The bindings, checked before anything else: a gateway without its secrets answers nothing.
 import type { AnyD1Database } from 'drizzle-orm/d1'
+import type { OtlpConfig } from '../telemetry/otlp.ts'
+import { type OtlpVariables, readOtlp } from '../telemetry/read-otlp.ts'
 import { ENVIRONMENT } from './identity/key-format.ts'
 import { type Peppers, parsePeppers } from './identity/keys.ts'
 
-export interface Bindings {
+export interface Bindings extends OtlpVariables {
   readonly DB: AnyD1Database
   /** `{"current": "1", "keys": {"1": "<base64, at least 32 bytes>"}}` */
   readonly PEPPERS: string
@@ -22,6 +24,8 @@ export interface Config {
   readonly capabilitySecret: string
   readonly environment: string
   readonly compiler: { readonly url: string; readonly token: string } | undefined
+  /** Where traces go; undefined: nowhere. */
+  readonly otlp: OtlpConfig | undefined
 }
 
 /** HS256 wants a key as long as its hash. */
@@ -43,8 +47,11 @@ export function readConfig(bindings: Partial<Bindings>): Config | readonly (keyo
   }
   if (typeof environment !== 'string' || !ENVIRONMENT.test(environment)) problems.push('ENVIRONMENT')
   const compiler = readCompiler(bindings, problems)
+  const read = readOtlp(bindings, 'sidepath-gateway')
+  const otlp = read === undefined || 'url' in read ? read : undefined
+  if (read !== undefined && !('url' in read)) problems.push(...read)
   if (problems.length > 0 || !db || !peppers || !capabilitySecret || !environment) return problems
-  return { db, peppers, capabilitySecret, environment, compiler }
+  return { db, peppers, capabilitySecret, environment, compiler, otlp }
 }
 
 function readCompiler(

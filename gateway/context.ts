@@ -2,6 +2,8 @@
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { Context } from 'hono'
+import type { Span } from '../telemetry/span.ts'
+import type { Trace } from '../telemetry/trace.ts'
 import type { Bindings, Config } from './config.ts'
 import type { Policy } from './policy/policy.ts'
 import type { PolicyCache } from './policy/policy-cache.ts'
@@ -23,6 +25,8 @@ export interface World {
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>
   readonly now: () => number
   readonly timeouts: Timeouts
+  /** Gets the spans of every request, where there is somebody who counts. */
+  readonly onSpans?: ((spans: readonly Span[]) => void) | undefined
 }
 
 export type Principal =
@@ -37,6 +41,8 @@ export interface GatewayEnv {
     config: Config
     db: DrizzleD1Database
     policies: PolicyCache
+    /** Undefined: nobody looks. */
+    trace: Trace | undefined
     /** Set by the guard; there is no principal for a caller who did not authenticate. */
     principal: Principal
   }

@@ -8,10 +8,12 @@ import { parsePeppers } from '../../gateway/identity/keys.ts'
 import { SECRET_NAME } from '../../gateway/upstream/credential.ts'
 import { UserError } from '../fail.ts'
 import { shutdownOnSignal } from '../up/shutdown.ts'
+import { createSpanCounter } from './count-spans.ts'
 import { type LibsqlDatabase, openLibsql } from './libsql-database.ts'
 import type { Durability } from './libsql-file.ts'
 import { readMigrations } from './migrations.ts'
 import { serveGateway } from './serve-gateway.ts'
+import { checkMetrics, METRICS_TOKEN, type MetricsOptions, serveMetrics } from './serve-metrics.ts'
 
 export interface GatewayOptions {
   readonly database: string
@@ -19,6 +21,8 @@ export interface GatewayOptions {
   readonly host: string
   readonly newAdminKey?: boolean
   readonly durability: Durability
+  readonly metricsPort?: number
+  readonly metricsHost: string
 }
 
 /** The binding of the Worker → the variable here, and how to come by a value. */
@@ -34,6 +38,11 @@ const VARIABLES: Readonly<Record<Exclude<keyof Bindings, 'DB'>, readonly [variab
     'the origin of a `sidepath compiler`, set together with its token, or neither',
   ],
   COMPILER_TOKEN: ['SIDEPATH_COMPILER_TOKEN', 'the token of that `sidepath compiler`, or neither'],
+  OTEL_EXPORTER_OTLP_ENDPOINT: ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http:// or https://, without a password or a query'],
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', 'as OTEL_EXPORTER_OTLP_ENDPOINT'],
+  OTEL_EXPORTER_OTLP_HEADERS: ['OTEL_EXPORTER_OTLP_HEADERS', 'name=value,name=value, values percent-encoded'],
+  OTEL_SERVICE_NAME: ['OTEL_SERVICE_NAME', '1 to 255 printable ASCII characters'],
+  OTEL_TRACES_SAMPLER_ARG: ['OTEL_TRACES_SAMPLER_ARG', 'the share of traces to export, 0 to 1'],
 }
 const DATABASE_TOKEN = 'SIDEPATH_DATABASE_TOKEN'
 const REMOTE = /^(libsql|https?|wss?):\/\//
@@ -41,6 +50,7 @@ const REMOTE = /^(libsql|https?|wss?):\/\//
 /** Resolves when it serves; the process then lives until SIGINT or SIGTERM. With `newAdminKey`, prints one and ends. */
 export async function gatewayCommand(options: GatewayOptions): Promise<void> {
   const read = takeBindings()
+  const metrics = takeMetrics(options)
   const shutdown = shutdownOnSignal()
   const database = await open(options)
   await shutdown.opened(async () => database.close())
@@ -55,10 +65,18 @@ export async function gatewayCommand(options: GatewayOptions): Promise<void> {
     await shutdown.now()
     return
   }
-  const gateway = await serveGateway({ host: options.host, port: options.port, bindings }).catch((error: unknown) => {
+  const counter = metrics && createSpanCounter()
+  const { host, port } = options
+  const gateway = await serveGateway({ host, port, bindings, counter }).catch((error: unknown) => {
     throw describeListening(error, options)
   })
   await shutdown.opened(gateway.close)
+  if (metrics !== undefined && counter !== undefined) {
+    const served = await serveMetrics(metrics, counter).catch((error: unknown) => {
+      throw describeListening(error, metrics)
+    })
+    await shutdown.opened(served.close)
+  }
   process.stdout.write(`gateway on ${gateway.url}, database ${withoutSecrets(options.database)}\n`)
 }
 
@@ -76,6 +94,16 @@ function takeBindings(): Partial<Record<keyof typeof VARIABLES, string>> {
     delete process.env[name]
   }
   return bindings
+}
+
+/** Undefined: nothing is counted. Checked before anything is opened. */
+function takeMetrics({ metricsPort: port, metricsHost: host }: GatewayOptions): MetricsOptions | undefined {
+  const token = process.env[METRICS_TOKEN]
+  delete process.env[METRICS_TOKEN]
+  if (port === undefined) return undefined
+  const metrics = { host, port, token }
+  checkMetrics(metrics)
+  return metrics
 }
 
 function requireConfigured(bindings: Partial<Bindings>): asserts bindings is Bindings {
@@ -117,7 +145,7 @@ function reasonOf(error: unknown): string {
   return String(code ?? cause?.code ?? (error instanceof Error ? error.constructor.name : 'unknown'))
 }
 
-function describeListening(error: unknown, { host, port }: GatewayOptions): unknown {
+function describeListening(error: unknown, { host, port }: Pick<GatewayOptions, 'host' | 'port'>): unknown {
   const { code } = error as NodeJS.ErrnoException
   if (code === 'EADDRINUSE')
     return new UserError(`port ${port} is in use; stop what uses it or pass --port with another.`)

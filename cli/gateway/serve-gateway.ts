@@ -3,18 +3,26 @@ import { createApp } from '../../gateway/app.ts'
 import type { Bindings } from '../../gateway/config.ts'
 import { realWorld } from '../../gateway/real-world.ts'
 import { batchLines } from './batch-lines.ts'
+import type { SpanCounter } from './count-spans.ts'
 import { createPooledFetch } from './pooled-fetch.ts'
 import { type Served, serveApp } from './serve-app.ts'
+import { timeDatabase } from './time-database.ts'
 
 export async function serveGateway(options: {
   readonly host: string
   readonly port: number
   readonly bindings: Bindings
+  readonly counter?: SpanCounter | undefined
 }): Promise<Served> {
   batchLines()
   const pool = createPooledFetch()
-  const app = createApp({ ...realWorld, fetch: pool.fetch })
-  const served = await serveApp((request, context) => app.fetch(request, options.bindings, context), options)
+  const { counter } = options
+  const world = { ...realWorld, fetch: pool.fetch, onSpans: counter?.onSpans }
+  counter?.watch(world)
+  const app = createApp(world)
+  const { DB } = options.bindings
+  const bindings = { ...options.bindings, DB: counter === undefined ? DB : timeDatabase(DB, counter.onQuery) }
+  const served = await serveApp((request, context) => app.fetch(request, bindings, context), options)
   return {
     url: served.url,
     async close() {

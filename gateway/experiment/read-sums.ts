@@ -85,3 +85,27 @@ export function readExposed(db: DrizzleD1Database, { tenantId, id, bucketVersion
     FROM exposures WHERE tenant_id = ${tenantId} AND experiment_id = ${id} AND bucket_version = ${bucketVersion}
     GROUP BY 1, 2 ORDER BY 1`)
 }
+
+interface ArmCount {
+  readonly arm: string
+  readonly subjects: number
+}
+
+/** By arm, the first `most` subjects that were exposed; `analysed`: of those in the analysis, and in the arms that stand. */
+export function readFirstExposed(
+  db: DrizzleD1Database,
+  { tenantId, id, bucketVersion }: Bucketed,
+  most: number,
+  analysed?: readonly string[],
+): Promise<ArmCount[]> {
+  const among =
+    analysed === undefined
+      ? sql`1`
+      : sql`analysed = 1 AND assigned_arm_id IN (SELECT value FROM json_each(${JSON.stringify(analysed)}))`
+  return db.all<ArmCount>(sql`
+    SELECT arm, count(*) AS subjects FROM (
+      SELECT assigned_arm_id AS arm FROM exposures
+      WHERE tenant_id = ${tenantId} AND experiment_id = ${id} AND bucket_version = ${bucketVersion} AND ${among}
+      ORDER BY created_at, subject LIMIT ${most}
+    ) GROUP BY arm`)
+}

@@ -6,8 +6,16 @@ import { metrics } from '../database/schema.ts'
 import { compareArms, meanOf, type Sums } from './compare-arms.ts'
 import { bucketsOf } from './hash-bucket.ts'
 import type { ArmRow, ExperimentRow } from './read-experiment.ts'
-import { type ArmSums, type ExposedCount, RULED, readExposed, readShadowSums, readSums } from './read-sums.ts'
-import { type SampleRatio, sampleRatio } from './sample-ratio.ts'
+import {
+  type ArmSums,
+  type ExposedCount,
+  RULED,
+  readExposed,
+  readFirstExposed,
+  readShadowSums,
+  readSums,
+} from './read-sums.ts'
+import { DECISIVE_SUBJECTS, type SampleRatio, sampleRatio } from './sample-ratio.ts'
 
 type Better = 'higher' | 'lower'
 
@@ -39,8 +47,10 @@ function against(control: Sums | undefined, arm: Sums, better: Better): Against 
   return { difference, relative: mean === null || mean === 0 ? null : difference / mean, interval, p, verdict }
 }
 
+type Of = 'subjects' | 'analysed'
+
 /** Cumulative counts, a look a day. */
-function looksOf(counts: readonly ExposedCount[], arms: readonly ArmRow[], of: 'subjects' | 'analysed'): number[][] {
+function looksOf(counts: readonly ExposedCount[], arms: readonly ArmRow[], of: Of): number[][] {
   const sums = arms.map(() => 0)
   return [...Map.groupBy(counts, ({ day }) => day).values()].map((day) => {
     for (const [at, arm] of arms.entries())
@@ -49,18 +59,29 @@ function looksOf(counts: readonly ExposedCount[], arms: readonly ArmRow[], of: '
   })
 }
 
-function ratioOf(
+const totalOf = (look: readonly number[]): number => look.reduce((sum, count) => sum + count, 0)
+
+/** And one look more, in the middle of a day: at the subject that the test is made for. */
+async function ratioOf(
+  db: DrizzleD1Database,
+  experiment: ExperimentRow,
   counts: readonly ExposedCount[],
   arms: readonly ArmRow[],
-  coverage: number,
-  of: 'subjects' | 'analysed',
-): SampleRatio | null {
+  of: Of,
+): Promise<SampleRatio | null> {
   const weighted = arms.filter((arm) => arm.weight > 0)
   // One arm can only have everybody.
   if (weighted.length < 2) return null
+  const looks = looksOf(counts, weighted, of)
+  if (totalOf(looks.at(-1) ?? []) > DECISIVE_SUBJECTS) {
+    const ids = weighted.map((arm) => arm.id)
+    const first = await readFirstExposed(db, experiment, DECISIVE_SUBJECTS, of === 'analysed' ? ids : undefined)
+    looks.push(ids.map((id) => first.find((row) => row.arm === id)?.subjects ?? 0))
+    looks.sort((a, b) => totalOf(a) - totalOf(b))
+  }
   return sampleRatio(
-    looksOf(counts, weighted, of),
-    weighted.map((arm) => bucketsOf(arm.weight, coverage)),
+    looks,
+    weighted.map((arm) => bucketsOf(arm.weight, experiment.coverage)),
   )
 }
 
@@ -79,8 +100,11 @@ export async function readResults(db: DrizzleD1Database, experiment: ExperimentR
   const assigned = experiment.arms.filter((arm) => !arm.shadow)
   const standing = assigned.filter((arm) => arm.stoppedAt === null)
   const [control] = assigned
-  const countOf = (arm: string, of: 'subjects' | 'analysed') =>
-    counts.reduce((sum, row) => sum + (row.arm === arm ? row[of] : 0), 0)
+  const [assignedRatio, analysedRatio] = await Promise.all([
+    ratioOf(db, experiment, counts, assigned, 'subjects'),
+    ratioOf(db, experiment, counts, standing, 'analysed'),
+  ])
+  const countOf = (arm: string, of: Of) => counts.reduce((sum, row) => sum + (row.arm === arm ? row[of] : 0), 0)
   const metricsOf = (arm: ArmRow, found: readonly ArmSums[], compared: boolean) =>
     Object.fromEntries(
       found
@@ -99,9 +123,9 @@ export async function readResults(db: DrizzleD1Database, experiment: ExperimentR
     verdict,
     sampleRatio: {
       /** Of all who were exposed: what the hash did. */
-      assigned: ratioOf(counts, assigned, coverage, 'subjects'),
+      assigned: assignedRatio,
       /** Of those in the analysis: what permissions and failures did to it. */
-      analysed: ratioOf(counts, standing, coverage, 'analysed'),
+      analysed: analysedRatio,
     },
     arms: assigned.map((arm) => ({
       id: arm.id,

@@ -1,6 +1,7 @@
 // The guard in front of every route: a live credential of the right class, or nothing. Public routes are listed here.
 import { sql } from 'drizzle-orm'
 import { createMiddleware } from 'hono/factory'
+import { traced } from '../../telemetry/trace.ts'
 import type { GatewayContext, GatewayEnv, Principal, World } from '../context.ts'
 import { fromDatabase } from '../database/from-database.ts'
 import { keyUses } from '../database/records.ts'
@@ -22,7 +23,7 @@ export function createGuard(world: World) {
   const recordUse = createUseRecorder(world.now)
   return createMiddleware<GatewayEnv>(async (c, next) => {
     if (!PUBLIC_PATHS.includes(c.req.path)) {
-      const principal = await authenticate(c, readToken)
+      const principal = await traced(c.get('trace'), 'authenticate', () => authenticate(c, readToken))
       c.set('principal', principal)
       recordUse(c, principal)
     }

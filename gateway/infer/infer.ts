@@ -1,5 +1,6 @@
 // The inference routes: parse, choose, open the meter, sign, dispatch, relay, settle.
 import { CapabilityClaims } from '../../gpu-backend/contract.ts'
+import { traced } from '../../telemetry/trace.ts'
 import { type GatewayContext, userPolicy } from '../context.ts'
 import { fromDatabase } from '../database/from-database.ts'
 import { GatewayError, modelNotFound, upstreamError } from '../errors.ts'
@@ -16,6 +17,7 @@ import { continueTrace } from '../upstream/trace.ts'
 import { type Replay, readIdempotencyKey } from '../usage/idempotency.ts'
 import { type Meter, openMeter } from '../usage/meter.ts'
 import { readEmbeddingTokens, readTokens } from '../usage/read-usage.ts'
+import { watchMeter } from '../usage/watch-meter.ts'
 import { claimedAdapter } from './choose-mix.ts'
 import { type Choice, chooseTarget } from './choose-target.ts'
 import { mintCapability } from './mint-capability.ts'
@@ -32,6 +34,7 @@ async function dispatch(
   const world = c.get('world')
   const requestId = c.get('requestId')
   const { target } = choice
+  const trace = c.get('trace')
   const claims = CapabilityClaims.parse({
     act: 'infer',
     tenant: policy.subject.tenantId,
@@ -62,7 +65,8 @@ async function dispatch(
     secrets: c.env,
     saltKey: c.get('config').capabilitySecret,
     requestId,
-    traceparent: continueTrace(c.req.header('traceparent'), requestId),
+    traceparent: continueTrace(c.req.header('traceparent'), requestId, trace),
+    trace,
     signal,
   })
 }
@@ -136,12 +140,16 @@ export async function infer(c: GatewayContext, endpoint: Endpoint): Promise<Resp
   const request = await parseInferRequest(c.req.raw, endpoint)
   const db = c.get('db')
   const requestId = c.get('requestId')
-  const choice = await fromDatabase(() => chooseTarget(db, policy, request.model, now()))
+  const trace = c.get('trace')
+  const choice = await traced(trace, 'decide', () => fromDatabase(() => chooseTarget(db, policy, request.model, now())))
   if (choice === undefined) throw modelNotFound()
   const bound = () => boundTokens(request.fields, policy.registry.maxTokens)
   const idempotent = await readIdempotencyKey(c.req.raw.headers, policy.subject, request, choice)
-  const meter = await fromDatabase(() => openMeter(db, { policy, choice, requestId, bound, idempotent }, now))
-  if ('answer' in meter) return answerAgain(meter)
+  const opened = await traced(trace, 'admit', () =>
+    fromDatabase(() => openMeter(db, { policy, choice, requestId, bound, idempotent }, now)),
+  )
+  if ('answer' in opened) return answerAgain(opened)
+  const meter = watchMeter(trace, opened, { tenant: policy.subject.tenantId, model: choice.model })
   // Keeps the isolate until the row is settled, also when the caller is gone.
   c.executionCtx.waitUntil(meter.settled)
   const heard: Heard = { refused: () => false }

@@ -108,7 +108,16 @@ const UNHEALTHY = new Set(['upstream_failed', 'upstream_timeout', 'upstream_inva
 /** The backend's fault rather than the request's, or the moment's. */
 const isFailure = (error: unknown) => error instanceof GatewayError && UNHEALTHY.has(error.message)
 
-async function attempt(world: World, backend: Backend, request: Upstream): Promise<Answer> {
+/** What was seen of a request so far. */
+interface Tried {
+  /**
+   * A backend was there and answered it with a failure. Should another one do so too, then it is the request: a reserve
+   * that is asked for nothing but such requests would be shut out, and be missing on the day that it is needed.
+   */
+  answeredByFailure: boolean
+}
+
+async function attempt(world: World, backend: Backend, request: Upstream, tried: Tried): Promise<Answer> {
   const { authorization, path, body, rewriting } = writeRequest(backend, request, world.now())
   const isOurs = rewriting === undefined
   const controller = new AbortController()
@@ -130,6 +139,7 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
     if (!answers && !isConnected) giveUp()
   }
   let timer = connectMs < limitMs ? setTimeout(askWhetherThere, connectMs) : setTimeout(giveUp, limitMs)
+  const span = request.trace?.begin('upstream', 'client').set({ 'sidepath.backend': backend.id })
   const record = beginRequest(world, backend, slotName(partsOn(backend, request.claims.adapter) ?? []))
   try {
     const response = await world.fetch(backend.url + backend.prefix + path, {
@@ -140,7 +150,7 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
         'content-type': 'application/json',
         accept: request.stream ? 'text/event-stream' : 'application/json',
         'x-request-id': request.requestId,
-        traceparent: request.traceparent,
+        traceparent: span?.traceparent ?? request.traceparent,
       },
       body,
       // A redirect would let a backend choose where the capability goes next.
@@ -159,6 +169,8 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
       const whole = isOurs ? bytes : rewriteWhole(bytes, rewriting)
       record.succeeded()
       record.ended()
+      span?.event('first byte')
+      span?.end()
       return { kind: 'whole', bytes: whole }
     }
     const source: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader()
@@ -168,18 +180,37 @@ async function attempt(world: World, backend: Backend, request: Upstream): Promi
     const first = await reader.read()
     if (first.done) throw upstreamError(502, 'upstream_invalid')
     record.succeeded()
-    source.closed.then(record.ended, () => {
-      // Not where we stopped it.
-      if (!controller.signal.aborted) record.failed()
-      record.ended()
-    })
+    span?.event('first byte')
+    source.closed.then(
+      () => {
+        record.ended()
+        span?.end()
+      },
+      () => {
+        // Not where we stopped it.
+        if (!controller.signal.aborted) {
+          record.failed()
+          span?.fail('upstream_interrupted')
+        }
+        record.ended()
+        span?.end()
+      },
+    )
     return { kind: 'stream', first: first.value, reader, controller }
   } catch (error) {
     controller.abort()
     record.ended()
-    if (request.signal.aborted) throw callerGone()
+    if (request.signal.aborted) {
+      span?.fail('aborted')
+      span?.end()
+      throw callerGone()
+    }
     const failure = asUpstreamError(error, timedOut)
-    if (isFailure(failure)) record.failed()
+    const isAnswer = isConnected && !timedOut
+    if (isFailure(failure) && !(isAnswer && tried.answeredByFailure)) record.failed()
+    tried.answeredByFailure ||= isAnswer
+    span?.fail(failure.body.error.code ?? 'refused')
+    span?.end()
     throw failure
   } finally {
     clearTimeout(timer)
@@ -201,10 +232,11 @@ const isWorthAnother = (error: unknown) =>
 
 export async function callUpstream(world: World, backends: readonly Backend[], request: Upstream): Promise<Answer> {
   let failure: unknown
+  const tried: Tried = { answeredByFailure: false }
   for (const backend of backends.slice(0, MAX_ATTEMPTS)) {
     if (request.signal.aborted) throw callerGone()
     try {
-      return await attempt(world, backend, request)
+      return await attempt(world, backend, request, tried)
     } catch (error) {
       failure = error
       const code = error instanceof GatewayError ? error.message : 'unknown'

@@ -1,5 +1,6 @@
 // One request that was decided and may go to any of the backends that were picked for it.
 import type { Capability } from '../../gpu-backend/contract.ts'
+import type { Trace } from '../../telemetry/trace.ts'
 import type { Endpoint } from '../infer/parse-request.ts'
 import type { Secrets } from './credential.ts'
 
@@ -16,6 +17,7 @@ export interface Upstream {
   readonly saltKey: string
   readonly requestId: string
   readonly traceparent: string
+  readonly trace: Trace | undefined
   /** The caller's: aborts when the caller hangs up. */
   readonly signal: AbortSignal
 }

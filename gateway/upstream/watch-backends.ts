@@ -58,6 +58,11 @@ export function watchedOf(world: World, { id, url, prefix }: Backend): Watched {
   return watched
 }
 
+/** Each backend that was asked from here, by its id. */
+export function* allWatched(world: World): Generator<[id: string, watched: Watched]> {
+  for (const [key, watched] of worlds.get(world) ?? []) yield [key.slice(0, key.indexOf(' ')), watched]
+}
+
 /** Counts a request as under way until `ended`, which may be called twice. */
 export function beginRequest(world: World, backend: Backend, adapter: string) {
   const watched = watchedOf(world, backend)

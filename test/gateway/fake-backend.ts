@@ -144,6 +144,7 @@ export function createFakeBackend() {
     seen,
     fetch,
     fail: (host: string, fault: Fault) => void faults.set(host, fault),
+    fails: (host: string) => (faults.get(host) ?? 'none') !== 'none',
     say: (text: string | null) => {
       line = text
     },

@@ -1,5 +1,6 @@
 // Forwarding: what the backend gets, what the caller gets, and the reserve backend.
 import { beforeEach, describe, expect, it } from 'vitest'
+import { FAILURES_TO_OPEN } from '../../gateway/upstream/breaker.ts'
 import { CAPABILITY_TTL_S } from '../../gpu-backend/contract.ts'
 import { adapter, allow, BASE, base, createHouse, digest, type House, NOW, seed, toTenant } from './house.ts'
 
@@ -323,6 +324,18 @@ describe('the reserve backend', () => {
     expect((await house.ask(key, 'red')).status).toBe(502)
     expect(bothHosts()).toHaveLength(2)
     await house.admin('PUT', '/backends/three', { url: 'http://three.test', base: BASE, enabled: false })
+  })
+
+  it('is there when it is needed, whatever requests that fail everywhere were brought to it before', async () => {
+    await withReserve()
+    await failPreferred({ status: 500 })
+    const [preferred, reserve] = ['one.test', 'two.test'].sort((a) => (house.backend.fails(a) ? -1 : 1))
+    house.backend.fail(String(reserve), { status: 500 })
+    for (let i = 0; i <= FAILURES_TO_OPEN; i++) expect((await house.ask(key, 'red')).status).toBe(502)
+    house.backend.fail(String(reserve), 'none')
+    house.backend.fail(String(preferred), 'refuse-connection')
+    expect((await house.ask(key, 'red')).status).toBe(200)
+    expect(house.backend.seen.at(-1)?.host).toBe(reserve)
   })
 
   it('leaves an adapter with the backend where it is resident', async () => {

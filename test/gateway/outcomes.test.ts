@@ -318,6 +318,23 @@ describe('results', () => {
     expect(sampleRatio.assigned?.mismatch).toBe(true)
     expect(sampleRatio.analysed?.mismatch).toBe(true)
   })
+
+  it('look at the 5,000th subject too, in the middle of a day, and take back nothing that it said', async () => {
+    await begin()
+    const expose = (arm: string, from: number, subjects: number, at: number) =>
+      env.DB.prepare(
+        `INSERT INTO exposures
+         WITH RECURSIVE n(i) AS (SELECT ?3 UNION ALL SELECT i + 1 FROM n WHERE i < ?3 + ?4 - 1)
+         SELECT 'acme', ?1, 1, printf('%064d', i), ?2, ?2, 1, ?1 || i, ?5 FROM n`,
+      ).bind(name, arm, from, subjects, at)
+    await env.DB.batch([expose('control', 0, 2_580, 1), expose('treatment', 10_000, 2_420, 1)])
+    // A day that ends even, by which time it might be forgotten.
+    await env.DB.batch([expose('control', 20_000, 220, 2), expose('treatment', 30_000, 380, 2)])
+    const { sampleRatio } = await results()
+    expect(sampleRatio.assigned).toMatchObject({ mismatch: true })
+    expect(sampleRatio.analysed).toEqual(sampleRatio.assigned)
+    expect(sampleRatio.assigned?.p).toBeGreaterThan(0.03)
+  })
 })
 
 describe('a guardrail', { timeout: 60_000 }, () => {

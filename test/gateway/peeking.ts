@@ -1,7 +1,7 @@
 // Experiments that never were, looked at every day: how often chance is taken for an effect. The tests run a few, the
 // benchmark thousands; the seed decides each.
 import { compareArms, MIN_SUBJECTS, type Sums, varianceOfMean } from '../../gateway/experiment/compare-arms.ts'
-import { logBayesFactor, MISMATCH_ALPHA } from '../../gateway/experiment/sample-ratio.ts'
+import { logBayesFactor, MISMATCH_ALPHA, sampleRatio } from '../../gateway/experiment/sample-ratio.ts'
 
 export const DAYS = 30
 /** Two-sided 5 % of the normal distribution. */
@@ -95,27 +95,49 @@ function sumsOf(people: readonly Person[], arm: 0 | 1): Sums {
   return { subjects, s, n, ss, sn, nn }
 }
 
-/** Runs of a split of `share` to the rest, weighed against halves, in which the mismatch is found; and after how many. */
-export function mismatchesFound(options: {
+/** Looked at every so many subjects: more often than any dashboard, and as valid. */
+const LOOK_EVERY = 50
+
+interface MismatchedRuns {
   readonly runs: number
   readonly seed: number
   readonly share: number
   readonly subjects: number
+  /** By the Bayes factor alone, at this concentration: what the test would be without its other part. */
   readonly concentration?: number
-}): { found: number; after: number[] } {
-  const next = uniform(options.seed)
-  const bar = -Math.log(MISMATCH_ALPHA)
-  const after: number[] = []
-  for (let run = 0; run < options.runs; run++) {
-    let first = 0
-    for (let n = 1; n <= options.subjects; n++) {
-      if (next() < options.share) first += 1
-      // Looked at every 50 subjects: more often than any dashboard, and as valid.
-      if (n % 50 === 0 && logBayesFactor([first, n - first], [0.5, 0.5], options.concentration) > bar) {
-        after.push(n)
-        break
-      }
-    }
-  }
+}
+
+/** Runs of a split of `share` to the rest, weighed against halves, in which the mismatch is found; and after how many. */
+export function mismatchesFound(options: MismatchedRuns): { found: number; after: number[] } {
+  const { concentration } = options
+  const isFound = (look: readonly number[]): boolean =>
+    concentration === undefined
+      ? sampleRatio([look], [1, 1]).mismatch
+      : logBayesFactor(look, [0.5, 0.5], concentration) > -Math.log(MISMATCH_ALPHA)
+  const after = [...splits(options)].flatMap((looks) => {
+    const at = looks.findIndex(isFound)
+    return at < 0 ? [] : [(at + 1) * LOOK_EVERY]
+  })
   return { found: after.length, after }
+}
+
+/** The same runs by the ordinary test of two shares, once, when all subjects are there: it may not be asked before. */
+export function mismatchesAtTheEnd({ runs, seed, share, subjects }: MismatchedRuns): number {
+  return [...splits({ runs, seed, share, subjects })].filter((looks) => {
+    const [first = 0, second = 0] = looks.at(-1) ?? []
+    return Math.abs(first - second) > Z * Math.sqrt(subjects)
+  }).length
+}
+
+function* splits({ runs, seed, share, subjects }: MismatchedRuns): Generator<number[][]> {
+  const next = uniform(seed)
+  for (let run = 0; run < runs; run++) {
+    let first = 0
+    const looks: number[][] = []
+    for (let n = 1; n <= subjects; n++) {
+      if (next() < share) first += 1
+      if (n % LOOK_EVERY === 0) looks.push([first, n - first])
+    }
+    yield looks
+  }
 }

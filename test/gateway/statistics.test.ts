@@ -1,9 +1,11 @@
 // The statistics of experiments: gbstats' and scipy's numbers, and what daily peeking does to them.
 import { describe, expect, it } from 'vitest'
+import { binomialAtLeast, binomialAtMost } from '../../gateway/experiment/binomial-tail.ts'
 import { compareArms, MIN_SUBJECTS, meanOf, type Sums, varianceOfMean } from '../../gateway/experiment/compare-arms.ts'
 import { logGamma } from '../../gateway/experiment/log-gamma.ts'
-import { logBayesFactor, sampleRatio } from '../../gateway/experiment/sample-ratio.ts'
-import { falseAlarms, mismatchesFound } from './peeking.ts'
+import { DECISIVE_SUBJECTS, logBayesFactor, sampleRatio } from '../../gateway/experiment/sample-ratio.ts'
+import { falseAlarms, mismatchesAtTheEnd, mismatchesFound } from './peeking.ts'
+import ratioOracle from './ratio-oracle.json' with { type: 'json' }
 import oracle from './statistics-oracle.json' with { type: 'json' }
 
 const close = (found: number | undefined, expected: number, digits = 10) =>
@@ -83,12 +85,28 @@ describe('a comparison', () => {
   })
 })
 
+describe('the tails of a binomial', () => {
+  it.each(ratioOracle.tails)('from %s of %s at %s are those of scipy', (k, n, w, above, below) => {
+    for (const [found, expected] of [
+      [binomialAtLeast(k as number, n as number, w as number), above as number],
+      [binomialAtMost(k as number, n as number, w as number), below as number],
+    ] as const) {
+      expect(Math.abs(found - expected)).toBeLessThanOrEqual(1e-15 + 1e-10 * expected)
+    }
+  })
+})
+
 describe('a sample ratio', () => {
-  it.each(oracle.ratios)('against $weights at $concentration is that of scipy', (row) => {
+  it.each(oracle.ratios)('against $weights at $concentration has the Bayes factors of scipy', (row) => {
     for (const [at, counts] of row.looks.entries()) {
       close(logBayesFactor(counts, row.weights, row.concentration), row.logBayesFactors[at] ?? 0, 9)
     }
-    close(sampleRatio(row.looks, row.weights, row.concentration).p, row.p, 9)
+  })
+
+  it.each(ratioOracle.ratios)('against $weights is that of scipy: p = $p', (row) => {
+    const { p, mismatch } = sampleRatio(row.looks, row.weights)
+    expect(Math.abs(p - row.p)).toBeLessThanOrEqual(1e-9 * row.p)
+    expect(mismatch).toBe(row.p < 0.05)
   })
 
   it('of nobody is no mismatch', () => {
@@ -99,20 +117,36 @@ describe('a sample ratio', () => {
   it('stays found: later looks take nothing back', () => {
     const skewed = sampleRatio([[700, 300]], [1, 1])
     expect(skewed.mismatch).toBe(true)
-    expect(
-      sampleRatio(
-        [
-          [700, 300],
-          [100_000, 100_000],
-        ],
-        [1, 1],
-      ),
-    ).toEqual(skewed)
+    const later = [
+      [700, 300],
+      [100_000, 100_000],
+    ]
+    expect(sampleRatio(later, [1, 1])).toEqual(skewed)
   })
 
-  it('is found within 5,000 subjects at 52 to 48 in most runs, and without a cause in fewer than one of twenty', () => {
-    const runs = 400
-    expect(mismatchesFound({ runs, seed: 11, share: 0.52, subjects: 5_000 }).found / runs).toBeGreaterThan(0.5)
-    expect(mismatchesFound({ runs, seed: 12, share: 0.5, subjects: 5_000 }).found / runs).toBeLessThan(0.05)
+  it('does not change with the order of the arms', () => {
+    for (const [a, b] of [
+      [2_571, 2_429],
+      [1_300, 1_200],
+    ] as const) {
+      expect(sampleRatio([[a, b]], [1, 1]).p).toBeCloseTo(sampleRatio([[b, a]], [1, 1]).p, 12)
+    }
+  })
+
+  it('makes up its mind at its decisive subject: what the ordinary test at 3.8 % says there is an alarm, and one less is none', () => {
+    const half = DECISIVE_SUBJECTS / 2
+    expect(sampleRatio([[half + 74, half - 74]], [1, 1]).mismatch).toBe(true)
+    expect(sampleRatio([[half + 73, half - 73]], [1, 1]).mismatch).toBe(false)
+  })
+
+  it('is found within 5,000 subjects at 52 to 48 in 0.95 of the runs in which the best test that waits for them all finds it', () => {
+    const runs = { runs: 1_000, seed: 11, share: 0.52, subjects: 5_000 }
+    const { found } = mismatchesFound(runs)
+    expect(found / runs.runs).toBeGreaterThan(0.75)
+    expect(found / mismatchesAtTheEnd(runs)).toBeGreaterThan(0.95)
+  })
+
+  it('is found without a cause in fewer than one life of twenty, looked at 200 times', () => {
+    expect(mismatchesFound({ runs: 1_000, seed: 12, share: 0.5, subjects: 10_000 }).found / 1_000).toBeLessThan(0.05)
   })
 })

@@ -31,5 +31,11 @@ export function createExecutionContext() {
 }
 
 export async function waitOnExecutionContext(context: object): Promise<void> {
-  await Promise.allSettled(owed.get(context) ?? [])
+  const works = owed.get(context) ?? []
+  // And what is owed only once something else is done.
+  for (let done = 0; done < works.length; ) {
+    const more = works.slice(done)
+    done = works.length
+    await Promise.allSettled(more)
+  }
 }
