@@ -47,6 +47,7 @@ function program(): Command {
         .choices(PROVIDER_CHOICES)
         .default('cpu'),
     )
+    .option('--prefix-cache <MiB>', 'memory for prompts that may come again; 0 reuses nothing', parseMib, 256)
     .action(async (options) => (await import('./up/up.ts')).up(options))
 
   sidepath
@@ -386,6 +387,11 @@ function parsePort(text: string): number {
   const port = Number(text)
   if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65_535) throw new InvalidArgumentError('a port is 1 to 65535.')
   return port
+}
+
+function parseMib(text: string): number {
+  if (!/^\d{1,6}$/.test(text)) throw new InvalidArgumentError('a whole number of MiB, e.g. 256, or 0 for none.')
+  return Number(text)
 }
 
 function parseGib(text: string): number {

@@ -36,12 +36,16 @@ export const modelPath = (): string => {
   return path
 }
 
-export async function smollm2(): Promise<Fixture> {
+export async function smollm2(accuracyLevel = ACCURACY_LEVEL): Promise<Fixture> {
   const path = modelPath()
-  return fixtureOf(await openGguf(() => openFile(path)), INT4)
+  return fixtureOf(await openGguf(() => openFile(path)), INT4, accuracyLevel)
 }
 
-export async function fixtureOf(base: Folder, quantise?: QuantiseOptions): Promise<Fixture> {
+export async function fixtureOf(
+  base: Folder,
+  quantise?: QuantiseOptions,
+  accuracyLevel = ACCURACY_LEVEL,
+): Promise<Fixture> {
   const scratch = await mkdtemp(join(tmpdir(), 'sidepath-serve-'))
   const artifact = join(scratch, 'artifact')
   const store = join(scratch, 'store')
@@ -50,7 +54,7 @@ export async function fixtureOf(base: Folder, quantise?: QuantiseOptions): Promi
   const input = { base, adapters: [], target: 'routed' as const, ...(quantise && { quantise }) }
   await compile(input, out, nodeHost)
   await out.commit()
-  const manifest = await setAccuracyLevel(artifact)
+  const manifest = await setAccuracyLevel(artifact, accuracyLevel)
   return {
     artifact,
     manifest,
@@ -61,7 +65,7 @@ export async function fixtureOf(base: Folder, quantise?: QuantiseOptions): Promi
 }
 
 /** In the 4-bit operators of the graphs that the backend runs; the manifest then lists what lies there. */
-async function setAccuracyLevel(artifact: string): Promise<Manifest> {
+async function setAccuracyLevel(artifact: string, level: number): Promise<Manifest> {
   const path = join(artifact, MANIFEST_FILE)
   const manifest = JSON.parse(await readFile(path, 'utf8')) as Manifest
   const files = [...manifest.files]
@@ -71,8 +75,7 @@ async function setAccuracyLevel(artifact: string): Promise<Manifest> {
     const bytes = await readFile(join(artifact, file.path))
     // The attribute's name, then its integer: field 3 of AttributeProto.
     const name = Buffer.from('accuracy_level\x18')
-    for (let at = bytes.indexOf(name); at >= 0; at = bytes.indexOf(name, at + 1))
-      bytes[at + name.length] = ACCURACY_LEVEL
+    for (let at = bytes.indexOf(name); at >= 0; at = bytes.indexOf(name, at + 1)) bytes[at + name.length] = level
     await writeFile(join(artifact, file.path), bytes)
     files[index] = { ...file, sha256: createHash('sha256').update(bytes).digest('hex') }
   }

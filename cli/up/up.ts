@@ -15,6 +15,8 @@ export interface UpOptions {
   readonly backendPort: number
   readonly dataDir: string
   readonly provider: ProviderChoice
+  /** MiB; 0: no prompt's beginning is reused. */
+  readonly prefixCache: number
 }
 
 /** Resolves when everything is ready; the process then lives until SIGINT or SIGTERM. */
@@ -35,6 +37,7 @@ export async function up(options: UpOptions): Promise<void> {
       secret: secrets.capabilitySecret,
       port: options.backendPort,
       provider: options.provider,
+      prefixBudgetBytes: options.prefixCache * 2 ** 20,
       // A mix of all of them fits a slot.
       bankRank: artifact.manifest.adapters.reduce((sum, { r }) => sum + r, 0),
       log: (event) => log(JSON.stringify({ tier: 'gpu-backend', time: new Date().toISOString(), ...event })),

@@ -102,6 +102,7 @@ export async function openInPage(config: PageConfig): Promise<PageEngine> {
       onLoaded: (digest, error) => engine.adapterLoaded(digest, error),
     })
   const engine: Engine = new Engine({
+    base: manifest.base.digest,
     model,
     adapters,
     slots,

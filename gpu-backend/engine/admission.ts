@@ -2,7 +2,7 @@
 import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Model, Row } from './model.ts'
-import { Queue } from './queue.ts'
+import { type Account, Queue } from './queue.ts'
 import type { GenerateRequest } from './request.ts'
 import type { Pinned } from './residency.ts'
 
@@ -22,6 +22,8 @@ export interface Admitted {
   readonly row: Row
   /** Pinned; 0 for the base. */
   readonly slot: number
+  /** Of its tenant; it was charged with all that the request may come to run. */
+  readonly account: Account
 }
 
 interface Waiting {
@@ -98,8 +100,8 @@ export class Admission {
       if (slot === 'full' && waiting.overtaken >= MAX_OVERTAKEN) break
       if (typeof slot === 'string') continue
       for (const other of passedBy) other.overtaken += 1
-      this.#queue.serve(waiting)
-      admitted.push({ id, request, row: model.open(need), slot })
+      const account = this.#queue.serve(waiting)
+      admitted.push({ id, request, row: model.open(need), slot, account })
     }
     return admitted
   }

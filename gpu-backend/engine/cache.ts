@@ -1,5 +1,6 @@
 // The KV cache in host memory: which row lies where, how long the rows may be, and the bytes that all of it may take.
 // The graph reads it as an input and never returns it, because onnxruntime-node copies every output.
+import { BLOCK_TOKENS, type PrefixBlocks, PrefixCache } from './prefix-cache.ts'
 
 export interface CacheShape {
   readonly layers: number
@@ -7,8 +8,10 @@ export interface CacheShape {
   readonly headDim: number
   readonly maxPositions: number
   readonly maxRows: number
-  /** Bytes of the cache, all rows and layers. While it is resized, one layer's tensor exists twice. */
+  /** Bytes of the cache, all rows and layers, and prefixes. While it is resized, one layer's tensor exists twice. */
   readonly budgetBytes: number
+  /** Of those, what prefixes may take that rows do not need; they make way for rows. None where absent. */
+  readonly prefixBytes?: number | undefined
 }
 
 export interface CacheRow {
@@ -35,7 +38,7 @@ const SHRINK_BELOW = 4
  * Per layer: keys [rows, H, D, C], one column a token; values [rows, H, C, D]. Rows in use are 0 … n - 1, so that a
  * batch is a view. Everything that was never written is zero: the graph masks stale entries, but NaN survives a mask.
  */
-export class Cache {
+export class Cache implements PrefixBlocks {
   readonly #shape: CacheShape
   readonly #rows: OwnRow[] = []
   #capacity = SMALLEST_CAPACITY
@@ -44,9 +47,11 @@ export class Cache {
   #generation = 0
   #keys: Float32Array[]
   #values: Float32Array[]
+  readonly #prefixes: PrefixCache
 
   constructor(shape: CacheShape) {
     this.#shape = shape
+    this.#prefixes = new PrefixCache(shape.prefixBytes ?? 0, 2 * shape.layers * this.#stride(BLOCK_TOKENS))
     this.#capacity = Math.min(SMALLEST_CAPACITY, shape.maxPositions)
     this.#keys = Array.from({ length: shape.layers }, () => new Float32Array(0))
     this.#values = Array.from({ length: shape.layers }, () => new Float32Array(0))
@@ -61,8 +66,18 @@ export class Cache {
     return this.#generation
   }
 
+  /** Of the rows. */
   get bytes(): number {
     return this.#bytes(this.#held, this.#capacity)
+  }
+
+  /** Undefined where the budget holds no block. */
+  get prefixes(): PrefixBlocks | undefined {
+    return this.#prefixes.fits ? this : undefined
+  }
+
+  get prefixBytes(): number {
+    return this.#prefixes.bytes
   }
 
   /** Could a row of `need` tokens be held if it were alone? */
@@ -152,6 +167,57 @@ export class Cache {
     return true
   }
 
+  hasBlock(key: string): boolean {
+    return this.#prefixes.has(key)
+  }
+
+  /** Appends a block to a row. */
+  restoreBlock(row: CacheRow, key: string): boolean {
+    const own = row as OwnRow
+    const length = own.length + BLOCK_TOKENS
+    if (length > own.need) throw new Error('sidepath bug: a row outgrew what it said it needs')
+    // It may have been the memory that the row needs to hold it.
+    if (length > this.#capacity) this.#resize(this.#bucket(length), this.#held)
+    const block = this.#prefixes.use(key)
+    if (block === undefined) return false
+    this.#blockLines(own.place, own.length, (tensor, from, to, count) => {
+      for (let at = 0; at < count; at++) tensor[to + at] = block[from + at]!
+    })
+    own.length = length
+    return true
+  }
+
+  /** Keeps a block of a row, which holds it whole. */
+  keepBlock(row: CacheRow, at: number, key: string, parent: string | undefined): void {
+    const block = this.#prefixes.add(key, parent, this.#shape.budgetBytes - this.bytes)
+    if (block === undefined) return
+    this.#blockLines(row.place, at, (tensor, to, from, count) => {
+      for (let next = 0; next < count; next++) block[to + next] = tensor[from + next]!
+    })
+  }
+
+  /** Each run of numbers that is one in a block, as [2, layers, lines, run], and in the row's tensor. */
+  #blockLines(
+    place: number,
+    token: number,
+    visit: (tensor: Float32Array, inBlock: number, inTensor: number, count: number) => void,
+  ): void {
+    const { kvHeads, headDim } = this.#shape
+    const C = this.#capacity
+    const start = place * this.#stride(C)
+    let next = 0
+    for (const key of this.#keys) {
+      for (let line = 0; line < kvHeads * headDim; line++, next += BLOCK_TOKENS) {
+        visit(key, next, start + line * C + token, BLOCK_TOKENS)
+      }
+    }
+    for (const value of this.#values) {
+      for (let head = 0; head < kvHeads; head++, next += BLOCK_TOKENS * headDim) {
+        visit(value, next, start + (head * C + token) * headDim, BLOCK_TOKENS * headDim)
+      }
+    }
+  }
+
   /** The capacity once this need and those of all rows are used up. */
   #grown(need: number): number {
     return this.#bucket(this.#rows.reduce((most, row) => Math.max(most, row.need), need))
@@ -174,9 +240,13 @@ export class Cache {
 
   /** Memory for at least `rows` rows, twice as many as before where the budget allows, of `capacity` tokens each. */
   #resize(capacity: number, rows: number): void {
-    const affordable = Math.floor(this.#shape.budgetBytes / this.#bytes(1, capacity))
-    const wanted = rows > this.#held ? Math.max(rows, this.#held * 2) : rows
-    const held = Math.min(wanted, this.#shape.maxRows, affordable)
+    // Prefixes make way for rows that are here, and not for those that may come.
+    const affordable = Math.floor((this.#shape.budgetBytes - this.prefixBytes) / this.#bytes(1, capacity))
+    const grows = rows > this.#held
+    const needed = grows ? rows : this.#rows.length
+    const wanted = grows ? this.#held * 2 : rows
+    const held = Math.min(Math.max(needed, Math.min(wanted, affordable)), this.#shape.maxRows)
+    this.#prefixes.trim(this.#shape.budgetBytes - this.#bytes(held, capacity))
     const { kvHeads, headDim } = this.#shape
     const old = this.#capacity
     for (let layer = 0; layer < this.#shape.layers; layer++) {

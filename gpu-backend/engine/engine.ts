@@ -9,6 +9,7 @@ import { toFailure } from './failure.ts'
 import { Generation } from './generation.ts'
 import type { Model, Output } from './model.ts'
 import { nextTurn } from './next-turn.ts'
+import { Prefixes } from './prefixes.ts'
 import type { GenerateRequest, RowEvent, Stats } from './request.ts'
 import type { Pinned } from './residency.ts'
 import { planPrefill } from './schedule.ts'
@@ -25,6 +26,8 @@ export interface Adapters {
 }
 
 export interface EngineOptions {
+  /** Digest of the base. */
+  readonly base: string
   readonly model: Model
   /** Undefined where the graph has no low-rank path: it serves the base alone. */
   readonly adapters: Adapters | undefined
@@ -44,6 +47,7 @@ export interface EngineOptions {
 export class Engine {
   readonly #options: EngineOptions
   readonly #admission: Admission
+  readonly #prefixes: Prefixes | undefined
   readonly #running = new Set<Generation>()
   readonly #aborted = new Set<number>()
   #events: RowEvent[] = []
@@ -54,6 +58,7 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#options = options
     this.#admission = new Admission(options)
+    this.#prefixes = options.model.prefixes && new Prefixes(options.model.prefixes, options.base)
   }
 
   get stats(): Stats {
@@ -74,6 +79,7 @@ export class Engine {
       running: [...running],
       waiting,
       kvUsed: Math.min(1, held / kvTokens),
+      prefixes: this.#prefixes?.stats,
     }
   }
 
@@ -156,7 +162,7 @@ export class Engine {
     this.#counters.steps += 1
     // A set keeps the order in which rows joined: the oldest prompt goes first.
     const prefilling = [...this.#running].filter((generation) => generation.left > 0)
-    const chunks = planPrefill(prefilling, this.#options.prefillTokens)
+    const chunks = planPrefill(this.#prefixes?.toRun(prefilling) ?? prefilling, this.#options.prefillTokens)
     for (const { row } of chunks) row.lastPrefill = this.#counters.steps
     await this.#forward(chunks.map(({ row, tokens }) => [row, tokens]))
     const decoding = [...this.#running].filter((generation) => generation.left === 0)
@@ -182,6 +188,7 @@ export class Engine {
     this.#counters[generation.left > 0 ? 'prefillTokens' : 'decodeTokens'] += count
     try {
       if (!finite) throw new BackendError('non_finite_logits', 'row produced non-finite keys or values')
+      this.#prefixes?.ran(generation)
       if (generation.left <= count) await generation.prepare(this.#options.grammars)
       const piece = generation.ran(count, logits)
       if (piece === undefined) return

@@ -5,6 +5,8 @@ import type { GrammarRow, Grammars } from './constraint.ts'
 import { logprobOf, type TokenLogprob } from './logprobs.ts'
 import type { Input, Row } from './model.ts'
 import { nonFinite } from './non-finite.ts'
+import type { PrefixRow } from './prefixes.ts'
+import type { Account } from './queue.ts'
 import type { GenerateRequest, Piece } from './request.ts'
 import { createSampler, type Sampler } from './sampler.ts'
 
@@ -16,7 +18,7 @@ interface TextOptions {
 /** A scored prompt brings the logits of each of its tokens, a vocabulary each: this bounds what one run copies. */
 const SCORED_CHUNK_TOKENS = 32
 
-export class Generation {
+export class Generation implements PrefixRow {
   readonly id: number
   readonly request: GenerateRequest
   readonly row: Row
@@ -26,16 +28,19 @@ export class Generation {
   readonly #endIds: ReadonlySet<number>
   readonly #sample: Sampler
   readonly #writer: Writer
+  readonly #account: Account
+  readonly #produced: number[] = []
   #grammar: GrammarRow | undefined
   #promptDone = 0
-  #produced = 0
-  #last = 0
+  #cachedTokens = 0
+  #begun = false
 
-  constructor({ id, request, row, slot }: Admitted, text: TextOptions) {
+  constructor({ id, request, row, slot, account }: Admitted, text: TextOptions) {
     this.id = id
     this.request = request
     this.row = row
     this.slot = slot
+    this.#account = account
     this.#endIds = text.endIds
     this.#sample = createSampler(request.sampling)
     this.#writer = createWriter(text.decode, request.promptIds, request.stop)
@@ -51,10 +56,20 @@ export class Generation {
     return this.request.scorePrompt === true ? SCORED_CHUNK_TOKENS : Number.POSITIVE_INFINITY
   }
 
+  tokenAt(at: number): number {
+    return this.request.promptIds[at] ?? this.#produced[at - this.request.promptIds.length]!
+  }
+
+  reused(tokens: number): void {
+    this.#promptDone += tokens
+    this.#cachedTokens += tokens
+    this.#account.tokens -= tokens
+  }
+
   /** What the model is to run: the next `count` tokens of the prompt, or the token that was produced last. */
   next(count: number): Input {
     const { row, slot, left, request } = this
-    if (left === 0) return { row, slot, tokens: [this.#last], logits: 'last' }
+    if (left === 0) return { row, slot, tokens: [this.#produced.at(-1)!], logits: 'last' }
     const tokens = request.promptIds.slice(this.#promptDone, this.#promptDone + count)
     return { row, slot, tokens, logits: request.scorePrompt === true ? 'all' : left > count ? 'none' : 'last' }
   }
@@ -72,6 +87,13 @@ export class Generation {
    * Throws `non_finite_logits`.
    */
   ran(count: number, logits: readonly Float32Array[]): Piece | undefined {
+    const piece = this.#take(count, logits)
+    if (piece === undefined || this.#begun) return piece
+    this.#begun = true
+    return this.#cachedTokens === 0 ? piece : { ...piece, cachedTokens: this.#cachedTokens }
+  }
+
+  #take(count: number, logits: readonly Float32Array[]): Piece | undefined {
     const start = this.#promptDone
     if (this.left > 0) this.#promptDone += count
     if (start === this.#promptDone || this.request.scorePrompt !== true) {
@@ -86,6 +108,8 @@ export class Generation {
 
   close(): void {
     this.#grammar?.close()
+    const { promptIds, maxTokens } = this.request
+    this.#account.tokens -= promptIds.length + maxTokens - this.row.length
   }
 
   /** The vector at a token says how probable the next one was. */
@@ -103,14 +127,13 @@ export class Generation {
   #produce(logits: Float32Array): Piece {
     const id = this.#sample(logits, this.#grammar?.allowed)
     this.#grammar?.accept(id)
-    this.#last = id
-    this.#produced += 1
+    this.#produced.push(id)
     const { maxTokens, logprobs: top } = this.request
     const logprobs = top === undefined ? {} : { logprobs: [logprobOf(logits, id, top)] }
     if (this.#endIds.has(id)) return { ids: [id], text: this.#writer.end(), finish: 'stop', ...logprobs }
     const { text, stopped } = this.#writer.push(id)
     if (stopped) return { ids: [id], text, finish: 'stop', ...logprobs }
-    if (this.#produced === maxTokens) {
+    if (this.#produced.length === maxTokens) {
       return { ids: [id], text: text + this.#writer.end(), finish: 'length', ...logprobs }
     }
     return { ids: [id], text, ...logprobs }

@@ -4,6 +4,7 @@ import { graphNames, type Manifest } from '../../compiler/contract.ts'
 import type { Session, Tensor } from '../../runtime/session.ts'
 import type { Bank } from './bank.ts'
 import type { Cache, CacheRow } from './cache.ts'
+import type { PrefixBlocks } from './prefix-cache.ts'
 
 export interface Row {
   readonly length: number
@@ -32,6 +33,8 @@ export interface Model {
   hasRoom(need: number): boolean
   open(need: number): Row
   close(row: Row): void
+  /** Undefined where no prefixes are kept. */
+  readonly prefixes?: PrefixBlocks | undefined
   /** One run of the graph. Outputs in the order of the inputs. */
   forward(inputs: readonly Input[]): Promise<Output[]>
 }
@@ -126,6 +129,7 @@ export function createModel({ manifest, session, base, cache, bank, fixed }: Mod
     hasRoom: (need) => cache.hasRoom(need),
     open: (need) => cache.open(need),
     close: (row) => cache.close(row as CacheRow),
+    prefixes: cache.prefixes,
     async forward(inputs) {
       const first = cache.arrange(inputs.map(({ row }) => row as CacheRow))
       const ordered = inputs.toSorted((a, b) => (a.row as CacheRow).place - (b.row as CacheRow).place)

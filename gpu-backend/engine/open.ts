@@ -53,15 +53,15 @@ export interface OpenModel {
 }
 
 type ModelConfig = Pick<EngineConfig, 'artifact' | 'slots' | 'bankRank' | 'maxRows' | 'kvBudgetBytes' | 'threads'> &
-  Partial<Pick<EngineConfig, 'provider'>>
+  Partial<Pick<EngineConfig, 'provider' | 'prefixBudgetBytes'>>
 
 /** The graph of an artifact with an empty cache and an empty bank. */
 export async function openModel(config: ModelConfig): Promise<OpenModel> {
   const folder = openFolder(config.artifact)
   const { id, manifest } = await readArtifact(folder, nodeHost)
   const { layers, kvHeads, headDim, maxPositions } = manifest.base.architecture
-  const { maxRows, kvBudgetBytes: budgetBytes } = config
-  const shape = { layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes }
+  const { maxRows, kvBudgetBytes: budgetBytes, prefixBudgetBytes: prefixBytes } = config
+  const shape = { layers, kvHeads, headDim, maxPositions, maxRows, budgetBytes, prefixBytes }
   const cache = new Cache(shape)
   if (!cache.fits(1)) {
     throw new BackendError('config_invalid', `kvBudgetBytes ${budgetBytes} does not hold one row of this model`)
@@ -129,7 +129,10 @@ export async function openEngine(
   const { layers, kvHeads, headDim, vocabSize } = manifest.base.architecture
   const kvTokenBytes = layers * kvHeads * headDim * 2 * Float32Array.BYTES_PER_ELEMENT
   const slots = residency === undefined ? 0 : config.slots
+  // With adapters merged into it or stacked on it, it is another base: nobody who asks for the plain one may get it.
+  const base = manifest.target !== 'routed' && manifest.adapters.length > 0 ? id : manifest.base.digest
   const engine: Engine = new Engine({
+    base,
     model,
     adapters: residency,
     slots,
@@ -148,8 +151,6 @@ export async function openEngine(
     prefillTokens: config.prefillTokens,
     emit: (events) => emit(events, engine),
   })
-  // With adapters merged into it or stacked on it, it is another base: nobody who asks for the plain one may get it.
-  const base = manifest.target !== 'routed' && manifest.adapters.length > 0 ? id : manifest.base.digest
   const info = { base, maxPositions: model.maxPositions, vocabSize, slots, provider }
   return {
     engine,

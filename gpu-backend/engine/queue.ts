@@ -7,12 +7,17 @@ export interface Waiting {
   readonly cost: number
 }
 
+/** What a tenant was given; it stays good for corrections, and they change nothing once it is forgotten. */
+export interface Account {
+  tokens: number
+}
+
 export class Queue<Item extends Waiting> {
   readonly #limit: number
   /** The tenant that began to wait first comes first. */
   readonly #byTenant = new Map<string, Item[]>()
   /** Tokens that each tenant was given since it last had to wait for nobody. */
-  readonly #given = new Map<string, number>()
+  readonly #given = new Map<string, Account>()
   #size = 0
 
   constructor(limit: number) {
@@ -36,9 +41,9 @@ export class Queue<Item extends Waiting> {
       return
     }
     // Who comes, or comes back, starts with those who wait: nobody saves up turns while away.
-    const least = Math.min(...[...this.#byTenant.keys()].map((other) => this.#given.get(other) ?? 0))
-    const own = this.#given.get(tenant) ?? 0
-    this.#given.set(tenant, Number.isFinite(least) ? Math.max(own, least) : own)
+    const least = this.#least()
+    const own = this.#accountOf(tenant)
+    if (Number.isFinite(least)) own.tokens = Math.max(own.tokens, least)
     this.#byTenant.set(tenant, [item])
   }
 
@@ -49,7 +54,11 @@ export class Queue<Item extends Waiting> {
 
   /** In the order in which they should be served. */
   inTurn(): Item[] {
-    const lines = [...this.#byTenant].map(([tenant, line]) => ({ line, next: 0, given: this.#given.get(tenant) ?? 0 }))
+    const lines = [...this.#byTenant].map(([tenant, line]) => ({
+      line,
+      next: 0,
+      given: this.#accountOf(tenant).tokens,
+    }))
     const items: Item[] = []
     while (items.length < this.#size) {
       let first: (typeof lines)[number] | undefined
@@ -65,11 +74,13 @@ export class Queue<Item extends Waiting> {
     return items
   }
 
-  /** Takes out one that is served now. */
-  serve(item: Item): void {
+  /** Takes out one that is served now. What it does not take after all is taken off the account. */
+  serve(item: Item): Account {
     this.#remove(item)
-    this.#given.set(item.tenant, (this.#given.get(item.tenant) ?? 0) + item.cost)
+    const account = this.#accountOf(item.tenant)
+    account.tokens += item.cost
     this.#settle()
+    return account
   }
 
   /** Takes out one that gave up: nobody's turn changes. */
@@ -93,9 +104,23 @@ export class Queue<Item extends Waiting> {
       this.#given.clear()
       return
     }
-    const least = Math.min(...[...this.#byTenant.keys()].map((tenant) => this.#given.get(tenant) ?? 0))
-    for (const [tenant, given] of this.#given) {
-      if (!this.#byTenant.has(tenant) && given <= least) this.#given.delete(tenant)
+    const least = this.#least()
+    for (const [tenant, { tokens }] of this.#given) {
+      if (!this.#byTenant.has(tenant) && tokens <= least) this.#given.delete(tenant)
     }
+  }
+
+  /** Of those who wait; infinite where nobody does. */
+  #least(): number {
+    return Math.min(...[...this.#byTenant.keys()].map((tenant) => this.#accountOf(tenant).tokens))
+  }
+
+  #accountOf(tenant: string): Account {
+    let account = this.#given.get(tenant)
+    if (account === undefined) {
+      account = { tokens: 0 }
+      this.#given.set(tenant, account)
+    }
+    return account
   }
 }

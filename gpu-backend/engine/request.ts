@@ -39,6 +39,8 @@ export interface Piece {
   readonly logprobs?: readonly TokenLogprob[]
   /** Of the next tokens of the prompt, where the request asked for them: from its second token on. */
   readonly promptLogprobs?: readonly TokenLogprob[]
+  /** Tokens of the prompt that had run before; the first piece has it, where there are any. */
+  readonly cachedTokens?: number
   /** The last piece has it: `stop` for an end token or a stop string, `length` for `maxTokens`. */
   readonly finish?: 'stop' | 'length'
 }
@@ -71,6 +73,15 @@ export interface Stats {
   readonly waiting: readonly string[]
   /** Tokens that running rows may come to hold, of those that the budget of the KV cache holds: 0 to 1. */
   readonly kvUsed: number
+  /** Undefined where no prefixes are kept. */
+  readonly prefixes?: PrefixStats | undefined
+}
+
+export interface PrefixStats {
+  /** Tokens of the prompts that were looked for, and those of them that were found. */
+  readonly queriedTokens: number
+  readonly hitTokens: number
+  readonly bytes: number
 }
 
 export interface EngineConfig {
@@ -85,6 +96,8 @@ export interface EngineConfig {
   readonly maxRows: number
   readonly maxQueue: number
   readonly kvBudgetBytes: number
+  /** Of those, what prefixes of earlier prompts may take while rows do not need it; 0: nothing is reused. */
+  readonly prefixBudgetBytes: number
   /** Adapters in host memory, with or without a slot: those that were used last are ready without the disk. */
   readonly hostBudgetBytes: number
   /** Prompt tokens per step, so that rows that decode never wait long for rows that join. */
@@ -101,6 +114,7 @@ export const defaultEngineConfig = {
   maxRows: 8,
   maxQueue: 64,
   kvBudgetBytes: 512 * 1024 * 1024,
+  prefixBudgetBytes: 256 * 1024 * 1024,
   hostBudgetBytes: 1024 * 1024 * 1024,
   prefillTokens: 128,
   threads: 0,

@@ -7,7 +7,7 @@ import { runnableOf } from '../engine/mix.ts'
 import type { GenerateRequest } from '../engine/request.ts'
 import { BackendError } from '../errors.ts'
 import type { Text } from '../text/tokenizer.ts'
-import { type Answer, usageOf } from './answer.ts'
+import { type Answer, UsageCount } from './answer.ts'
 import { chatAnswer } from './chat-answer.ts'
 import { templateMessages } from './chat-messages.ts'
 import { completionAnswer } from './completion-answer.ts'
@@ -141,18 +141,19 @@ function allowanceOf({ maxTokens }: Capability, choices: number): number {
 
 async function run(context: Context<Env>, options: GenerateOptions, job: Job): Promise<Response> {
   const { body, requests, promptTokens, answer } = job
+  const count = new UsageCount(promptTokens, body.n ?? 1)
   const gone = new AbortController()
   const { signal } = context.req.raw
   if (signal.aborted) gone.abort()
   else signal.addEventListener('abort', () => gone.abort(), { once: true })
   const pieces = meter(runChoices(options.engine, requests, gone.signal), context, options, promptTokens)
-  if (!body.stream) return whole(context, pieces, answer, promptTokens)
+  if (!body.stream) return whole(context, pieces, answer, count)
   // Refusals have a status of their own: the answer begins when there is something to send.
   const first = await pieces.next()
   return new Response(
     streamEvents(resume(first, pieces), {
       answer,
-      promptTokens,
+      count,
       includeUsage: body.stream_options?.include_usage ?? false,
       continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
       gone,
@@ -165,17 +166,16 @@ async function whole(
   context: Context<Env>,
   pieces: AsyncIterable<Indexed>,
   { head, choices }: Answer,
-  promptTokens: number,
+  count: UsageCount,
 ): Promise<Response> {
-  let tokens = 0
-  for await (const { index, piece } of pieces) {
-    tokens += piece.ids.length
-    choices[index]!.add(piece)
+  for await (const indexed of pieces) {
+    count.add(indexed)
+    choices[indexed.index]!.add(indexed.piece)
   }
   return context.json({
     ...head,
     choices: choices.map((choice) => choice.whole()),
-    usage: usageOf(promptTokens, tokens),
+    usage: count.usage,
   })
 }
 
@@ -196,6 +196,7 @@ async function* meter(
   const recording = metrics.record(promptTokens)
   let firstMs: number | null = null
   let completionTokens = 0
+  let cachedTokens = 0
   let outcome = 'aborted'
   let ended: string | undefined
   try {
@@ -203,6 +204,7 @@ async function* meter(
       const { index, piece } = indexed
       firstMs ??= now() - startMs
       completionTokens += piece.ids.length
+      cachedTokens += piece.cachedTokens ?? 0
       recording.tokens(index, piece.ids.length)
       ended = piece.finish ?? ended
       yield indexed
@@ -226,6 +228,7 @@ async function* meter(
       adapter,
       model,
       promptTokens,
+      cachedTokens,
       completionTokens,
       outcome,
       ...times,

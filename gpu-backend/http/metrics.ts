@@ -55,6 +55,29 @@ export function createMetrics(source: MetricsSource, now: () => number): Metrics
   gauge('vllm:gpu_cache_usage_perc', 'The same, under its older name.', () => source.stats.kvUsed)
   gauge('sidepath_engine_up', 'Whether there is an engine that could serve.', () => Number(source.alive))
   gauge('sidepath_adapter_slots_free', 'Slots that could take an adapter now.', () => source.stats.free)
+  gauge('sidepath_prefix_cache_bytes', 'Kept of prompts that have run.', () => source.stats.prefixes?.bytes ?? 0)
+  // Counted where the prompts run, so that here a counter is set and not moved.
+  const total = (name: string, help: string, read: () => number): void => {
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset()
+        this.inc(read())
+      },
+    })
+  }
+  total(
+    'vllm:prefix_cache_queries_total',
+    'Tokens of prompts that were looked for among those that have run.',
+    () => source.stats.prefixes?.queriedTokens ?? 0,
+  )
+  total(
+    'vllm:prefix_cache_hits_total',
+    'Those of them that were found, and did not run again.',
+    () => source.stats.prefixes?.hitTokens ?? 0,
+  )
   const loras = new Gauge({
     name: 'vllm:lora_requests_info',
     help: 'Digests of the adapters of running and of waiting requests; the value is the time in seconds.',

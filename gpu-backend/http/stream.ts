@@ -1,11 +1,11 @@
 // An answer as server-sent events.
-import { type Answer, usageOf } from './answer.ts'
+import type { Answer, UsageCount } from './answer.ts'
 import { describeError } from './answer-error.ts'
 import type { Indexed } from './run-choices.ts'
 
 export interface StreamOptions {
   readonly answer: Answer
-  readonly promptTokens: number
+  readonly count: UsageCount
   readonly includeUsage: boolean
   /** Every chunk carries the usage so far, so that an aborted stream can be billed. */
   readonly continuousUsage: boolean
@@ -32,22 +32,22 @@ export function streamEvents(pieces: AsyncIterable<Indexed>, options: StreamOpti
 }
 
 async function* frame(pieces: AsyncIterable<Indexed>, options: StreamOptions): AsyncGenerator<Uint8Array> {
-  const { answer, promptTokens, includeUsage, continuousUsage } = options
-  let tokens = 0
+  const { answer, count, includeUsage, continuousUsage } = options
   const event = (choices: readonly object[]): Uint8Array => {
     const chunk = { ...answer.chunkHead, choices }
-    if (continuousUsage) return encode({ ...chunk, usage: usageOf(promptTokens, tokens) })
+    if (continuousUsage) return encode({ ...chunk, usage: count.usage })
     return encode(includeUsage ? { ...chunk, usage: null } : chunk)
   }
   try {
     for (const { opening } of answer.choices) if (opening !== undefined) yield event([opening])
-    for await (const { index, piece } of pieces) {
-      tokens += piece.ids.length
+    for await (const indexed of pieces) {
+      const { index, piece } = indexed
+      count.add(indexed)
       const { choice, silent } = answer.choices[index]!.chunk(piece)
       // Where nothing can be said yet, a chunk is worth its usage alone.
       if (!silent || continuousUsage) yield event([choice])
     }
-    if (includeUsage) yield encode({ ...answer.chunkHead, choices: [], usage: usageOf(promptTokens, tokens) })
+    if (includeUsage) yield encode({ ...answer.chunkHead, choices: [], usage: count.usage })
     yield DONE
   } catch (error) {
     yield encode(describeError(error).body)

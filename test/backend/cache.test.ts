@@ -1,6 +1,7 @@
 // The KV cache: rows keep what is theirs while others come, go and grow; memory stays within the budget.
 import { describe, expect, test } from 'vitest'
 import { Cache, type CacheRow } from '../../gpu-backend/engine/cache.ts'
+import { BLOCK_TOKENS } from '../../gpu-backend/engine/prefix-cache.ts'
 
 const SHAPE = { layers: 2, kvHeads: 3, headDim: 5, maxPositions: 300, maxRows: 5, budgetBytes: 1e9 }
 const PER_TOKEN_BYTES = 2 * 3 * 5 * 2 * 4
@@ -113,9 +114,54 @@ describe('cache', () => {
     expect(cache.bytes).toBeLessThanOrEqual(3 * 128 * PER_TOKEN_BYTES)
   })
 
-  test('never holds more than the budget, whatever rows do', () => {
+  test('a block that is kept comes back to the number, into rows of another place and capacity', () => {
+    const cache = new Cache({ ...SHAPE, prefixBytes: 1e6 })
+    const first = cache.open(60)
+    append(cache, first, 1, 50)
+    cache.keepBlock(first, 0, 'k0', undefined)
+    cache.keepBlock(first, 16, 'k1', 'k0')
+    cache.keepBlock(first, 32, 'k3', 'k2')
+    expect(['k0', 'k1', 'k3'].map((key) => cache.hasBlock(key))).toEqual([true, true, false])
+    expect(cache.prefixBytes).toBe(2 * BLOCK_TOKENS * PER_TOKEN_BYTES)
+    const second = cache.open(300)
+    const third = cache.open(70)
+    append(cache, second, 2, 150)
+    expect(cache.restoreBlock(third, 'k0') && cache.restoreBlock(third, 'k1')).toBe(true)
+    expect(cache.restoreBlock(third, 'k2')).toBe(false)
+    cache.close(first)
+    expect(third.length).toBe(32)
+    expectRow(cache, third, 1)
+    expectRow(cache, second, 2)
+    append(cache, third, 1, 38)
+    expectRow(cache, third, 1)
+  })
+
+  test('prefixes make way for rows, those that were used longest ago first and from their ends', () => {
+    const tokens = 3 * 64
+    const cache = new Cache({ ...SHAPE, budgetBytes: tokens * PER_TOKEN_BYTES, prefixBytes: 1e6 })
+    const row = cache.open(64)
+    append(cache, row, 1, 64)
+    for (const [at, key] of ['a0', 'a1', 'a2', 'a3'].entries()) {
+      cache.keepBlock(row, 16 * at, key, at === 0 ? undefined : `a${at - 1}`)
+      cache.keepBlock(row, 16 * at, `b${at}`, at === 0 ? undefined : `b${at - 1}`)
+    }
+    expect(cache.prefixBytes).toBe(2 * 64 * PER_TOKEN_BYTES)
+    const held = (): string => ['a0', 'a1', 'a2', 'a3', 'b0', 'b1', 'b2', 'b3'].filter((k) => cache.hasBlock(k)).join()
+    const other = cache.open(64)
+    expect(cache.bytes + cache.prefixBytes).toBeLessThanOrEqual(tokens * PER_TOKEN_BYTES)
+    expect(held()).toBe('b0,b1,b2,b3')
+    cache.restoreBlock(other, 'b0')
+    cache.keepBlock(row, 0, 'c0', undefined)
+    expect(held()).toBe('b0,b1,b2')
+    cache.open(64)
+    expect(held()).toBe('')
+    cache.keepBlock(row, 0, 'c1', undefined)
+    expect(cache.prefixBytes).toBe(0)
+  })
+
+  test.each([0, 3 * 16 * PER_TOKEN_BYTES, 1e9])('never holds more than the budget, %i for prefixes', (prefixBytes) => {
     const budgetBytes = 4 * 256 * PER_TOKEN_BYTES
-    const cache = new Cache({ ...SHAPE, budgetBytes })
+    const cache = new Cache({ ...SHAPE, budgetBytes, prefixBytes })
     const open: { row: CacheRow; name: number }[] = []
     let seed = 1
     const next = (below: number): number => {
@@ -129,8 +175,12 @@ describe('cache', () => {
       else if (open.length > 0) {
         const { row, name } = open[next(open.length)]!
         if (row.length < row.need) append(cache, row, name, 1 + next(row.need - row.length))
+        const at = 16 * next(16)
+        if (at + 16 <= row.length)
+          cache.keepBlock(row, at, `${name} ${at}`, at === 0 ? undefined : `${name} ${at - 16}`)
       }
-      expect(cache.bytes).toBeLessThanOrEqual(budgetBytes)
+      expect(cache.bytes + cache.prefixBytes).toBeLessThanOrEqual(budgetBytes)
+      expect(cache.prefixBytes).toBeLessThanOrEqual(prefixBytes)
     }
     for (const { row, name } of open) expectRow(cache, row, name)
   })

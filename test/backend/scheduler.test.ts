@@ -53,6 +53,7 @@ function open(maxRows = 4, pin: (digest: string) => Pinned = () => 'full', prefi
   const { listeners, emit } = dispatcher()
   const adapters = { free: 1, pin, release() {}, forget() {}, load: async () => 1, unload() {}, list: () => [] }
   const engine = new Engine({
+    base: 'base',
     model,
     adapters,
     slots: 1,

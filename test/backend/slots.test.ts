@@ -276,6 +276,19 @@ describe('queue', () => {
     expect(queue.inTurn().map(({ name }) => name)).toEqual(['x4', 'z1', 'y2', 'x5', 'z2'])
   })
 
+  test('what was charged and not run is given back, and not to who has been forgotten meanwhile', () => {
+    const queue = new Queue<ReturnType<typeof item>>(100)
+    for (const name of ['x1', 'x2', 'y1', 'y2']) queue.add(item(name, 10))
+    const account = queue.serve(queue.inTurn()[0]!)
+    expect(queue.inTurn().map(({ name }) => name)).toEqual(['y1', 'x2', 'y2'])
+    account.tokens -= 10
+    expect(queue.inTurn().map(({ name }) => name)).toEqual(['x2', 'y1', 'y2'])
+    for (const one of queue.inTurn()) queue.serve(one)
+    account.tokens -= 10
+    for (const name of ['y3', 'x3', 'x4']) queue.add(item(name, 10))
+    expect(queue.inTurn().map(({ name }) => name)).toEqual(['y3', 'x3', 'x4'])
+  })
+
   test('one that gives up changes nobody’s turn', () => {
     const queue = new Queue<ReturnType<typeof item>>(3)
     const items = ['x1', 'x2', 'y1'].map((name) => item(name))
