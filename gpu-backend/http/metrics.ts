@@ -55,6 +55,7 @@ export function createMetrics(source: MetricsSource, now: () => number): Metrics
   gauge('vllm:gpu_cache_usage_perc', 'The same, under its older name.', () => source.stats.kvUsed)
   gauge('sidepath_engine_up', 'Whether there is an engine that could serve.', () => Number(source.alive))
   gauge('sidepath_adapter_slots_free', 'Slots that could take an adapter now.', () => source.stats.free)
+  gauge('sidepath_adapter_bytes', 'Of adapters in host memory.', () => source.stats.adapterBytes ?? 0)
   const loras = new Gauge({
     name: 'vllm:lora_requests_info',
     help: 'Digests of the adapters of running and of waiting requests; the value is the time in seconds.',
