@@ -1,6 +1,6 @@
 // Requests to an engine in its own thread, as the HTTP side would make them, and how fast they were answered.
 import { type EngineClient, startEngine } from '../../gpu-backend/engine/client.ts'
-import { defaultEngineConfig, type EngineConfig } from '../../gpu-backend/engine/request.ts'
+import { defaultEngineConfig, type EngineConfig, type GenerateRequest } from '../../gpu-backend/engine/request.ts'
 import { type Fixture, RANK, THREADS } from './fixture.ts'
 
 export const PROMPT_TOKENS = 16
@@ -13,27 +13,43 @@ export function start({ artifact, store }: Fixture, config: Partial<EngineConfig
 
 /** Greedy; gives the number of tokens, fewer than asked for where the model ends its answer. */
 export async function ask(engine: EngineClient, adapter: string | null, maxTokens = ANSWER_TOKENS): Promise<number> {
-  const promptIds = Array.from({ length: PROMPT_TOKENS }, (_, at) => 300 + at)
-  const sampling = { temperature: 0, topP: 1, seed: 1 }
   let tokens = 0
-  const request = { promptIds, maxTokens, sampling, stop: [], adapter, tenant: 'bench' }
-  for await (const { ids } of engine.generate(request)) tokens += ids.length
+  for await (const { ids } of engine.generate(requestOf(adapter, maxTokens))) tokens += ids.length
   return tokens
 }
 
-/** Tokens a second of `clients` that each ask again as soon as they were answered, for `seconds`. */
+export interface Ask {
+  readonly adapter: string | null
+  readonly maxTokens: number
+}
+
+/**
+ * Tokens a second of `clients` that each ask again as soon as they were answered. What runs when the time is over is
+ * aborted, so that the end, when fewer and fewer rows run, is not counted.
+ */
 export async function load(
   engine: EngineClient,
-  { clients, seconds, next }: { clients: number; seconds: number; next: (client: number) => string | null },
+  { clients, seconds, next }: { clients: number; seconds: number; next: () => Ask },
 ): Promise<number> {
+  const ended = AbortSignal.timeout(seconds * 1000)
   const begun = performance.now()
-  const until = begun + seconds * 1000
-  const totals = await Promise.all(
-    Array.from({ length: clients }, async (_, client) => {
-      let tokens = 0
-      while (performance.now() < until) tokens += await ask(engine, next(client))
-      return tokens
+  let tokens = 0
+  await Promise.all(
+    Array.from({ length: clients }, async () => {
+      while (!ended.aborted) {
+        const { adapter, maxTokens } = next()
+        try {
+          for await (const { ids } of engine.generate(requestOf(adapter, maxTokens), ended)) tokens += ids.length
+        } catch (error) {
+          if (!ended.aborted) throw error
+        }
+      }
     }),
   )
-  return (totals.reduce((sum, tokens) => sum + tokens, 0) / (performance.now() - begun)) * 1000
+  return (tokens / (performance.now() - begun)) * 1000
+}
+
+function requestOf(adapter: string | null, maxTokens: number): GenerateRequest {
+  const promptIds = Array.from({ length: PROMPT_TOKENS }, (_, at) => 300 + at)
+  return { promptIds, maxTokens, sampling: { temperature: 0, topP: 1, seed: 1 }, stop: [], adapter, tenant: 'bench' }
 }

@@ -1,39 +1,42 @@
-// A thousand adapters on one base: Zipf traffic over them with a bank of 32 slots against one adapter for all, and how long
-// an adapter takes to be ready.
-import { join } from 'node:path'
-import { sitesOf } from '../../compiler/graph/sites.ts'
-import { Bank } from '../../gpu-backend/engine/bank.ts'
-import { startLoader } from '../../gpu-backend/engine/loader.ts'
-import type { Packed } from '../../gpu-backend/engine/packed.ts'
-import { quantile, type Row } from '../record.ts'
+// A thousand adapters on one base: Zipf traffic over them with a bank of 32 slots against the same traffic with one adapter
+// for all, and whether memory keeps to its budget meanwhile.
+import type { EngineClient } from '../../gpu-backend/engine/client.ts'
+import type { Row } from '../record.ts'
 import { median, round } from './alternate.ts'
 import { type Fixture, RANK, smollm2 } from './fixture.ts'
-import { load, start } from './traffic.ts'
+import { type Ask, load, start } from './traffic.ts'
 
 const ADAPTERS = 1000
 /** PEFT's own choice of targets for a Llama; all linears of a thousand would be 20 GB of files. */
 const TARGETS = /\.(?:q_proj|v_proj)$/
 const SLOTS = 32
 const CLIENTS = 8
-const ROUNDS = 3
+const ROUNDS = 4
 const HOST_BYTES = 512 * 1024 * 1024
-const COLD = 20
+/** Loads before it begins, drawn like the traffic: host memory then is as after hours of it. */
+const LOADS_BEFORE = 400
+/** Answers of one length would keep the rows in step, which spares one adapter for all more than it does many. */
+const ANSWER_TOKENS = { least: 16, most: 112 }
+const WARM_UP_SECONDS = 4
+const SAMPLE_MS = 500
+const MIB = 2 ** 20
 
 export async function zipf(): Promise<Row[]> {
+  const seconds = Number(process.env.SECONDS ?? 12)
   const fixture = await smollm2()
   try {
-    return [...(await throughput(fixture)), ...(await readiness(fixture))]
+    const digests: string[] = []
+    for (let seed = 0; seed < ADAPTERS; seed++) digests.push(await fixture.adapter(seed, RANK, TARGETS))
+    return await measure(fixture, digests, seconds)
   } finally {
     await fixture.remove()
   }
 }
 
-async function throughput(fixture: Fixture): Promise<Row[]> {
-  const digests: string[] = []
-  for (let seed = 0; seed < ADAPTERS; seed++) digests.push(await fixture.adapter(seed, RANK, TARGETS))
-  const seconds = Number(process.env.SECONDS ?? 15)
+async function measure(fixture: Fixture, digests: readonly string[], seconds: number): Promise<Row[]> {
   const engine = await start(fixture, { slots: SLOTS, maxRows: CLIENTS, hostBudgetBytes: HOST_BYTES })
-  const draw = zipfian(ADAPTERS)
+  const random = randomNumbers()
+  const draw = zipfian(ADAPTERS, random)
   const asked = new Set<string>()
   const many = (): string => {
     const digest = digests[draw()]!
@@ -41,20 +44,36 @@ async function throughput(fixture: Fixture): Promise<Row[]> {
     return digest
   }
   try {
+    await run(engine, WARM_UP_SECONDS, random, () => null)
+    const rssBefore = process.memoryUsage.rss()
+    for (let at = 0; at < LOADS_BEFORE; at++) await engine.load(digests[draw()]!)
+    const memory = watch(engine)
+    await run(engine, WARM_UP_SECONDS, random, many)
+    asked.clear()
     const rates = { one: [] as number[], many: [] as number[] }
-    let rss = 0
-    await load(engine, { clients: CLIENTS, seconds: 2, next: many })
     for (let times = 0; times < ROUNDS; times++) {
-      rates.one.push(await load(engine, { clients: CLIENTS, seconds, next: () => digests[0]! }))
-      rates.many.push(await load(engine, { clients: CLIENTS, seconds, next: many }))
-      rss = Math.max(rss, process.memoryUsage.rss())
+      rates.one.push(await run(engine, seconds, random, () => digests[0]!))
+      rates.many.push(await run(engine, seconds, random, many))
     }
-    const [one, of] = [median(rates.one), median(rates.many)]
+    const { adapters, rss } = memory.stop()
+    const ratios = rates.many.map((rate, at) => round(rate / rates.one[at]!))
+    const mib = (bytes: number): string => `${(bytes / MIB).toFixed(0)} MiB`
+    const [early, late] = [rss.slice(0, rss.length / 4), rss.slice((3 * rss.length) / 4)]
     return [
       {
-        what: `${ADAPTERS} adapters (r = ${RANK}, q and v), Zipf traffic over ${asked.size} of them, ${SLOTS} slots, ${HOST_BYTES / 2 ** 20} MiB of host memory for adapters, ${CLIENTS} rows: tokens a second ÷ those of one adapter`,
-        value: `${(of / one).toFixed(2)}× (${of.toFixed(0)} of ${one.toFixed(0)}; RSS at most ${(rss / 2 ** 20).toFixed(0)} MiB)`,
-        samples: rates.many.map((rate, at) => round(rate / rates.one[at]!)),
+        what: `${ADAPTERS} adapters (r = ${RANK}, q and v), Zipf traffic over ${asked.size} of them, ${SLOTS} slots, ${CLIENTS} rows: tokens a second ÷ those of one adapter`,
+        value: `${median(ratios).toFixed(2)}× (${median(rates.many).toFixed(0)} of ${median(rates.one).toFixed(0)})`,
+        samples: ratios,
+      },
+      {
+        what: `meanwhile, MiB of adapters in host memory, of a budget of ${mib(HOST_BYTES)}, every ${SAMPLE_MS} ms`,
+        value: `at most ${mib(Math.max(...adapters))}`,
+        samples: adapters.map((bytes) => round(bytes / MIB)),
+      },
+      {
+        what: `meanwhile, MiB of the whole process (RSS), ${mib(rssBefore)} before there was any adapter, every ${SAMPLE_MS} ms`,
+        value: `median ${mib(median(early))} in the first quarter, ${mib(median(late))} in the last, at most ${mib(Math.max(...rss))}`,
+        samples: rss.map((bytes) => round(bytes / MIB)),
       },
     ]
   } finally {
@@ -62,57 +81,46 @@ async function throughput(fixture: Fixture): Promise<Row[]> {
   }
 }
 
-/** From the call to the moment at which a step can run it: in the host's memory, and then in the place of its row. */
-async function readiness({ adapter, manifest, store }: Fixture): Promise<Row[]> {
-  const sites = sitesOf(manifest.base.architecture)
-  const bank = new Bank(sites, { slots: 3, rank: RANK, rows: 2 })
-  const loader = startLoader({ manifest, rank: RANK, folders: [join(store, '..', 'none'), store] })
-  const cold: number[] = []
-  const hot: number[] = []
-  let last: Packed | undefined
-  try {
-    for (let at = 0; at < COLD; at++) {
-      const digest = await adapter(10_000 + at)
-      const begun = performance.now()
-      const packed = await loader.read(digest)
-      bank.write(1, packed)
-      cold.push(round(performance.now() - begun))
-      // The row of another adapter in the batch makes it be copied beside that one's.
-      if (last !== undefined) {
-        bank.write(2, last)
-        bank.feeds(0, [2, 0])
-        const copied = performance.now()
-        bank.feeds(0, [1, 0])
-        hot.push(round(performance.now() - copied))
-      }
-      last = packed
-    }
-  } finally {
-    await loader.close()
+function run(engine: EngineClient, seconds: number, random: () => number, adapter: () => string | null) {
+  const { least, most } = ANSWER_TOKENS
+  const next = (): Ask => ({ adapter: adapter(), maxTokens: Math.floor(least + random() * (most - least + 1)) })
+  return load(engine, { clients: CLIENTS, seconds, next })
+}
+
+function watch(engine: EngineClient): { stop(): { adapters: number[]; rss: number[] } } {
+  const adapters: number[] = []
+  const rss: number[] = []
+  const timer = setInterval(() => {
+    adapters.push(engine.stats.adapterBytes ?? 0)
+    rss.push(process.memoryUsage.rss())
+  }, SAMPLE_MS)
+  return {
+    stop() {
+      clearInterval(timer)
+      return { adapters, rss }
+    },
   }
-  const row = (what: string, samples: number[]): Row => ({
-    what,
-    value: `${median(samples).toFixed(1)} ms (p95 ${quantile(samples, 0.95).toFixed(1)} ms)`,
-    samples,
-  })
-  return [
-    row(`an adapter (r = ${RANK}, all linears) ready from disk: read, hashed, checked, laid out`, cold.slice(2)),
-    row('an adapter ready from host memory, copied beside those of other rows', hot.slice(2)),
-  ]
+}
+
+/** From 0 to 1, the same at every run. */
+function randomNumbers(): () => number {
+  let state = 7
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return state / 2 ** 32
+  }
 }
 
 /** Ranks 0 … count - 1, the k-th as often as 1 / (k + 1). */
-function zipfian(count: number): () => number {
+function zipfian(count: number, random: () => number): () => number {
   const sums: number[] = []
   let sum = 0
   for (let rank = 0; rank < count; rank++) {
     sum += 1 / (rank + 1)
     sums.push(sum)
   }
-  let state = 7
   return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    const at = (state / 2 ** 32) * sum
-    return sums.findIndex((end) => end >= at)
+    const drawn = random() * sum
+    return sums.findIndex((end) => end >= drawn)
   }
 }

@@ -25,8 +25,18 @@ export function decodeFloats(bytes: Uint8Array<ArrayBuffer>, dtype: FloatDtype):
 
 /** Index of the first NaN or infinity, or -1. */
 export function firstNonFinite(values: Float32Array): number {
-  // x - x is 0 exactly for finite x, NaN otherwise.
-  for (let i = 0; i < values.length; i += 1) if ((values[i] as number) - (values[i] as number) !== 0) return i
+  // x·0 is 0 exactly for finite x, NaN otherwise, and a sum keeps NaN. Four sums: each addition waits for the last of its own.
+  let [a, b, c, d] = [0, 0, 0, 0]
+  const whole = values.length - (values.length % 4)
+  for (let i = 0; i < whole; i += 4) {
+    a += (values[i] as number) * 0
+    b += (values[i + 1] as number) * 0
+    c += (values[i + 2] as number) * 0
+    d += (values[i + 3] as number) * 0
+  }
+  for (let i = a + b + c + d === 0 ? whole : 0; i < values.length; i += 1) {
+    if (!Number.isFinite(values[i])) return i
+  }
   return -1
 }
 

@@ -72,6 +72,7 @@ export class Embedder {
       queued: [...this.#jobs.keys()].filter((id) => !active.has(id)).length,
       slots,
       free: adapters?.free ?? 0,
+      adapterBytes: adapters?.hostBytes,
       running: [...running],
       waiting: [...namesOf(this.#queue.items())].filter((adapter) => !running.has(adapter)),
       kvUsed: 0,
@@ -146,7 +147,7 @@ export class Embedder {
       const width = Math.max(longest, part.longest)
       if (taken.length > 0 && (rows + part.rows.length) * width > RUN_TOKENS) break
       const { adapter, mix } = part.job.request
-      const slot = adapter === null ? 0 : this.#bank().pin(adapter, mix)
+      const slot = adapter === null ? 0 : this.#bank().pin(adapter, mix, part.tenant)
       if (typeof slot === 'string') continue
       this.#queue.serve(part)
       taken.push({ part, slot })

@@ -8,11 +8,19 @@ import type { Pinned } from './residency.ts'
 
 /** Requests that find a slot overtake one that does not, this many times; after that it is waited for. */
 const MAX_OVERTAKEN = 32
+/** Of those that wait for a row, the first ones' adapters are read meanwhile: about as many as leave within a few steps. */
+const PREFETCHED = 4
 
 export interface AdmissionOptions {
   readonly model: Model
   /** Undefined where the graph has no low-rank path. */
-  readonly adapters: { pin(digest: string, mix?: Mix): Pinned; forget(digest: string): void } | undefined
+  readonly adapters:
+    | {
+        pin(digest: string, mix: Mix | undefined, tenant: string): Pinned
+        prefetch(digest: string, mix: Mix | undefined, tenant: string): void
+        forget(digest: string): void
+      }
+    | undefined
   readonly maxQueue: number
 }
 
@@ -90,12 +98,16 @@ export class Admission {
     const { model, adapters } = this.#options
     const admitted: Admitted[] = []
     const passedBy: Waiting[] = []
-    for (const waiting of this.#queue.inTurn()) {
+    const inTurn = this.#queue.inTurn()
+    for (const [at, waiting] of inTurn.entries()) {
       const { id, request } = waiting
       const need = request.promptIds.length + request.maxTokens
       // Memory is given in turn: who needs much is not passed by those who need little.
-      if (!model.hasRoom(need)) break
-      const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter, request.mix)
+      if (!model.hasRoom(need)) {
+        this.#prefetch(inTurn.slice(at, at + PREFETCHED))
+        break
+      }
+      const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter, request.mix, request.tenant)
       if (slot === 'full') passedBy.push(waiting)
       if (slot === 'full' && waiting.overtaken >= MAX_OVERTAKEN) break
       if (typeof slot === 'string') continue
@@ -112,6 +124,13 @@ export class Admission {
     for (const waiting of lost) this.#queue.drop(waiting)
     this.#forgetUnwanted(digest)
     return lost.map(({ id }) => id)
+  }
+
+  /** So that no row stands empty for a load when their turn comes. */
+  #prefetch(next: readonly Waiting[]): void {
+    for (const { request } of next) {
+      if (request.adapter !== null) this.#options.adapters!.prefetch(request.adapter, request.mix, request.tenant)
+    }
   }
 
   #forgetUnwanted(digest: string | null): void {

@@ -17,7 +17,10 @@ import type { Resident } from './slots.ts'
 
 export interface Adapters {
   readonly free: number
-  pin(digest: string, mix?: Mix): Pinned
+  /** Bytes of adapters in host memory. */
+  readonly hostBytes: number
+  pin(digest: string, mix: Mix | undefined, tenant: string): Pinned
+  prefetch(digest: string, mix: Mix | undefined, tenant: string): void
   release(digest: string): void
   forget(digest: string): void
   load(digest: string, mix?: Mix): Promise<number>
@@ -76,6 +79,7 @@ export class Engine {
       queued: this.#admission.size,
       slots,
       free: adapters?.free ?? 0,
+      adapterBytes: adapters?.hostBytes,
       running: [...running],
       waiting,
       kvUsed: Math.min(1, held / kvTokens),

@@ -123,6 +123,7 @@ export async function openEngine(
       bank,
       hostBudgetBytes: config.hostBudgetBytes,
       read: loader.read,
+      onDropped: loader.giveBack,
       onLoaded: (digest, error) => engine.adapterLoaded(digest, error),
     })
   const endIds = await readEndIds(folder, manifest)

@@ -17,6 +17,8 @@ export interface PackedSite {
   readonly A: Float32Array
   /** [r, out] of each linear. */
   readonly B: readonly Float32Array[]
+  /** Of each linear: false where the adapter leaves it alone and its part is all zeros. */
+  readonly changes: readonly boolean[]
 }
 
 export interface Packed {
@@ -25,8 +27,16 @@ export interface Packed {
   readonly sites: readonly PackedSite[]
 }
 
+/** Memory for so many floats, whatever may lie in it. */
+export type Allocate = (floats: number) => Float32Array
+
 /** Throws `adapter_refused` when the adapter does not fit; `maxRank` is the bank's. */
-export function prepare(sites: readonly Site[], maxRank: number, factors: Factors): Packed {
+export function prepare(
+  sites: readonly Site[],
+  maxRank: number,
+  factors: Factors,
+  allocate: Allocate = (floats) => new Float32Array(floats),
+): Packed {
   const { digest, modules } = factors
   const linears = new Map(sites.flatMap((site) => site.linears.map((linear) => [linear.module, linear])))
   for (const [module, { A, B, r }] of modules) {
@@ -38,7 +48,7 @@ export function prepare(sites: readonly Site[], maxRank: number, factors: Factor
     if (A.length !== linear.in * r || B.length !== r * linear.out)
       throw refused(digest, `has factors of a wrong size at "${module}"`)
   }
-  return pack(sites, factors)
+  return pack(sites, factors, allocate)
 }
 
 function refused(digest: string, what: string): BackendError {
@@ -46,10 +56,10 @@ function refused(digest: string, what: string): BackendError {
 }
 
 /** The caller has checked the sizes. */
-function pack(sites: readonly Site[], { digest, modules }: Factors): Packed {
+function pack(sites: readonly Site[], { digest, modules }: Factors, allocate: Allocate): Packed {
   const ranks = sites.map(({ linears }) => Math.max(1, ...linears.map(({ module }) => modules.get(module)?.r ?? 1)))
   const sizes = sites.map((site, at) => sizeOf(site, ranks[at]!))
-  const buffer = new Float32Array(sizes.reduce((sum, size) => sum + size, 0))
+  const buffer = allocate(sizes.reduce((sum, size) => sum + size, 0))
   let next = 0
   const take = (size: number): Float32Array => {
     next += size
@@ -60,8 +70,10 @@ function pack(sites: readonly Site[], { digest, modules }: Factors): Packed {
     const inSize = linears[0]!.in
     const A = take(inSize * linears.length * r)
     const B = linears.map(({ out }) => take(r * out))
+    if (linears.some(({ module }) => modules.get(module)?.r !== r)) A.fill(0)
     for (const [index, { module }] of linears.entries()) {
       const given = modules.get(module)
+      if (given?.r !== r) B[index]!.fill(0)
       if (given === undefined) continue
       copyColumns(
         { matrix: given.A, line: given.r, at: 0 },
@@ -70,9 +82,14 @@ function pack(sites: readonly Site[], { digest, modules }: Factors): Packed {
       )
       B[index]!.set(given.B)
     }
-    return { r, A, B }
+    return { r, A, B, changes: linears.map(({ module }) => modules.has(module)) }
   })
   return { digest, bytes: buffer.byteLength, sites: packed }
+}
+
+/** All parts of an adapter are views of one buffer, which goes from thread to thread without a copy. */
+export function bufferOf({ sites: [first] }: Packed): ArrayBuffer {
+  return first!.A.buffer as ArrayBuffer
 }
 
 /** Inputs of one group, in place. */
@@ -105,8 +122,20 @@ export interface Columns {
 
 export function copyColumns(from: Columns, to: Columns, width: number): void {
   const [read, write] = [from.matrix, to.matrix]
+  if (from.line === width && to.line === width) {
+    write.set(read)
+    return
+  }
   // Element by element: a call for each of the many short lines costs more than their elements.
+  const fours = width - (width % 4)
   for (let source = from.at, target = to.at; source < read.length; source += from.line, target += to.line) {
-    for (let column = 0; column < width; column++) write[target + column] = read[source + column]!
+    let column = 0
+    for (; column < fours; column += 4) {
+      write[target + column] = read[source + column]!
+      write[target + column + 1] = read[source + column + 1]!
+      write[target + column + 2] = read[source + column + 2]!
+      write[target + column + 3] = read[source + column + 3]!
+    }
+    for (; column < width; column++) write[target + column] = read[source + column]!
   }
 }

@@ -67,6 +67,8 @@ export interface Stats {
   readonly slots: number
   /** Slots that could take an adapter now. */
   readonly free: number
+  /** Of adapters in host memory, with and without a slot; absent where the graph has no low-rank path. */
+  readonly adapterBytes?: number | undefined
   /** Adapters and mixes, by digest, that running rows use. */
   readonly running: readonly string[]
   /** Those that only waiting requests ask for. */
@@ -98,7 +100,8 @@ export interface EngineConfig {
   readonly kvBudgetBytes: number
   /** Of those, what prefixes of earlier prompts may take while rows do not need it; 0: nothing is reused. */
   readonly prefixBudgetBytes: number
-  /** Adapters in host memory, with or without a slot: those that were used last are ready without the disk. */
+  /** Adapters in host memory, with or without a slot: those that were used last are ready without the disk. Those that running
+   * rows use stay even where they alone exceed it. */
   readonly hostBudgetBytes: number
   /** Prompt tokens per step, so that rows that decode never wait long for rows that join. */
   readonly prefillTokens: number

@@ -78,6 +78,7 @@ export function createMetrics(source: MetricsSource, now: () => number): Metrics
     'Those of them that were found, and did not run again.',
     () => source.stats.prefixes?.hitTokens ?? 0,
   )
+  gauge('sidepath_adapter_bytes', 'Of adapters in host memory.', () => source.stats.adapterBytes ?? 0)
   const loras = new Gauge({
     name: 'vllm:lora_requests_info',
     help: 'Digests of the adapters of running and of waiting requests; the value is the time in seconds.',

@@ -219,6 +219,8 @@ describe('shared runs', () => {
       free: 1,
       pin: (digest) => pins.push(`+${digest}`),
       release: (digest) => void pins.push(`-${digest}`),
+      hostBytes: 0,
+      prefetch() {},
       forget() {},
       load: async () => 1,
       unload() {},

@@ -48,10 +48,25 @@ function fakeModel(maxRows: number): { model: Model; runs: number[][] } {
   return { model, runs }
 }
 
-function open(maxRows = 4, pin: (digest: string) => Pinned = () => 'full', prefillTokens = 8) {
+function open(
+  maxRows = 4,
+  pin: (digest: string) => Pinned = () => 'full',
+  prefillTokens = 8,
+  prefetch: (digest: string) => void = () => {},
+) {
   const { model, runs } = fakeModel(maxRows)
   const { listeners, emit } = dispatcher()
-  const adapters = { free: 1, pin, release() {}, forget() {}, load: async () => 1, unload() {}, list: () => [] }
+  const adapters = {
+    free: 1,
+    hostBytes: 0,
+    pin,
+    prefetch,
+    release() {},
+    forget() {},
+    load: async () => 1,
+    unload() {},
+    list: () => [],
+  }
   const engine = new Engine({
     base: 'base',
     model,
@@ -180,4 +195,22 @@ test('stopping ends everything and is quiet', async () => {
   await opened.engine.stop()
   expect(opened.engine.stats).toMatchObject({ rows: 0, queued: 0 })
   expect(requests.map(({ found }) => found.length)).toEqual([0, 0])
+})
+
+test('the adapters of those that wait for a row are read meanwhile, of the first few in turn', async () => {
+  const asked: string[] = []
+  const { opened } = open(
+    1,
+    () => 1,
+    8,
+    (digest) => asked.push(digest),
+  )
+  const running = start(opened, { promptIds: [0], maxTokens: 4, adapter: 'x', tenant: 'one' })
+  const waiting = ['a', 'b', null, 'c', 'd', 'e'].map((adapter) =>
+    start(opened, { promptIds: [0], maxTokens: 1, adapter, tenant: 'one' }),
+  )
+  const late = start(opened, { promptIds: [0], maxTokens: 1, adapter: 'other', tenant: 'two' })
+  await running.done
+  expect([...new Set(asked)].slice(0, 3)).toEqual(['other', 'a', 'b'])
+  await Promise.all([late, ...waiting].map(({ done }) => done))
 })

@@ -1,6 +1,7 @@
 // Residency: who is in which slot, who may be evicted, and that a bad adapter costs nobody anything.
 import { describe, expect, test } from 'vitest'
 import { Bank } from '../../gpu-backend/engine/bank.ts'
+import { SHARE_MS } from '../../gpu-backend/engine/host-tier.ts'
 import type { Factors } from '../../gpu-backend/engine/packed.ts'
 import { Queue } from '../../gpu-backend/engine/queue.ts'
 import { Residency } from '../../gpu-backend/engine/residency.ts'
@@ -21,11 +22,13 @@ function factors(digest: string, value: number, r = 2, modules = LINEARS): Facto
   }
 }
 
-function setup(slots = 2, hostBudgetBytes = 0) {
+function setup(slots = 2, hostBudgetBytes = 1_000) {
   const bank = new Bank(SITES, { slots: slots + 1, rank: 3, rows: 4 })
   const store = new Map<string, Factors>()
   const loaded: string[] = []
   const reads: string[] = []
+  const dropped: string[] = []
+  const clock = { ms: 0 }
   const residency = new Residency({
     slots: new Slots(slots),
     bank,
@@ -37,11 +40,14 @@ function setup(slots = 2, hostBudgetBytes = 0) {
       return bank.prepare(found)
     },
     onLoaded: (digest, error) => loaded.push(error === undefined ? digest : `${digest}: ${(error as Error).message}`),
+    onDropped: ({ digest }) => dropped.push(digest),
+    nowMs: () => clock.ms,
   })
   for (const [at, digest] of ['a', 'b', 'c', 'd'].entries()) store.set(digest, factors(digest, at + 1))
   const rows = Array.from({ length: slots }, (_, index) => index + 1)
   const bytes = (): number[] => Object.values(bank.feeds(0, rows)).flatMap(({ data }) => [...(data as Float32Array)])
-  return { bank, store, loaded, reads, residency, bytes }
+  const pin = (digest: string, tenant = 't') => residency.pin(digest, undefined, tenant)
+  return { bank, store, loaded, reads, residency, pin, bytes, dropped, clock }
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
@@ -128,6 +134,36 @@ describe('bank', () => {
     expect(of(bank.feeds(0, [1, 3]), 'q.lora_B').data).toEqual([...times(6, 1), ...times(6, 3)])
   })
 
+  test('what no adapter of the step changes is one group of zeros, of the first site only the B', () => {
+    const sites = [SITES[0]!, { name: 'up', linears: [{ module: 'up', in: 3, out: 5 }] }]
+    const bank = new Bank(sites, { slots: 4, rank: 3, rows: 4 })
+    const up = sites[1]!.linears
+    const write = (slot: number, value: number, modules = LINEARS) =>
+      bank.write(slot, bank.prepare(factors(`${slot}`, value, 2, modules)))
+    write(1, 7, LINEARS.slice(0, 1))
+    write(2, 8, LINEARS.slice(0, 1))
+    write(3, 9, up)
+    const dims = (rows: number[]) =>
+      Object.fromEntries(
+        Object.entries(bank.feeds(0, rows)).map(([name, tensor]) => [name.slice(5), tensor.dims.join()]),
+      )
+    expect(dims([1, 2])).toEqual({
+      'q.lora_A': '2,4,4',
+      'q.lora_B': '2,2,6',
+      'k.lora_B': '1,2,2',
+      'up.lora_A': '1,3,1',
+      'up.lora_B': '1,1,5',
+    })
+    expect(dims([3, 0])).toMatchObject({ 'q.lora_A': '2,4,4', 'q.lora_B': '1,2,6', 'up.lora_A': '2,3,2' })
+    // Where all is used again, nothing of those that were there before shines through.
+    write(1, 1, up)
+    const data = (name: string) => [...(bank.feeds(0, [1, 2])[`path.${name}`]!.data as Float32Array)]
+    expect(data('up.lora_A')).toEqual([...times(6, 1), ...times(6, 0)])
+    expect(data('up.lora_B')).toEqual([...times(10, 1), ...times(10, 0)])
+    expect(data('q.lora_B')).toEqual([...times(12, 0), ...times(12, 8)])
+    expect(data('k.lora_B')).toEqual(times(4, 0))
+  })
+
   test('one adapter for all rows is read where it lies, and no row at all runs zeros of rank 1', () => {
     const { bank, write, of } = open()
     write(1, 'one', 7, 2)
@@ -149,19 +185,19 @@ describe('bank', () => {
 
 describe('residency', () => {
   test('reads once for many that wait, then pins at once', async () => {
-    const { residency, reads, loaded } = setup()
-    expect([residency.pin('a'), residency.pin('a')]).toEqual(['loading', 'loading'])
+    const { reads, loaded, pin } = setup()
+    expect([pin('a'), pin('a')]).toEqual(['loading', 'loading'])
     await turn()
-    expect([residency.pin('a'), residency.pin('a'), reads, loaded]).toEqual([1, 1, ['a'], ['a']])
+    expect([pin('a'), pin('a'), reads, loaded]).toEqual([1, 1, ['a'], ['a']])
   })
 
   test('a bad adapter leaves every slot bit for bit, and evicts nobody', async () => {
-    const { residency, store, loaded, bytes } = setup()
+    const { residency, store, loaded, bytes, pin } = setup()
     await residency.load('a')
     await residency.load('b')
     const before = bytes()
     store.set('c', factors('c', 7, 9))
-    expect(residency.pin('c')).toBe('loading')
+    expect(pin('c')).toBe('loading')
     await turn()
     expect(loaded.at(-1)).toContain('r=9')
     await expect(residency.load('zz')).rejects.toThrow('not there')
@@ -170,64 +206,118 @@ describe('residency', () => {
   })
 
   test('with every slot pinned the next one waits, and gets the first that is released', async () => {
-    const { residency, reads } = setup(1)
+    const { residency, reads, pin } = setup(1)
     await residency.load('a')
-    expect(residency.pin('a')).toBe(1)
-    expect(residency.pin('b')).toBe('full')
+    expect(pin('a')).toBe(1)
+    expect(pin('b')).toBe('full')
     expect(reads).toEqual(['a'])
     await expect(residency.load('b')).rejects.toThrow('every adapter slot is in use')
     residency.release('a')
-    residency.pin('b')
+    pin('b')
     await turn()
-    expect(residency.pin('b')).toBe(1)
-    expect(residency.pin('a')).toBe('full')
+    expect(pin('b')).toBe(1)
+    expect(pin('a')).toBe('full')
   })
 
   test('does not read more adapters than there are slots to put them in', () => {
-    const { residency, reads } = setup(2)
-    expect(['a', 'b', 'c'].map((digest) => residency.pin(digest))).toEqual(['loading', 'loading', 'full'])
+    const { reads, pin } = setup(2)
+    expect(['a', 'b', 'c'].map((digest) => pin(digest))).toEqual(['loading', 'loading', 'full'])
     expect(reads).toEqual(['a', 'b'])
   })
 
   test('what nobody waits for any more gives up its place', async () => {
-    const { residency } = setup(1)
-    residency.pin('a')
+    const { residency, pin } = setup(1)
+    pin('a')
     await turn()
-    expect(residency.pin('b')).toBe('full')
+    expect(pin('b')).toBe('full')
     residency.forget('a')
-    expect(residency.pin('b')).toBe('loading')
+    expect(pin('b')).toBe('loading')
   })
 
-  test('one that lost its slot comes back from host memory at once, within the budget and unless it was unloaded', async () => {
-    // Rank 2 of q and k: 4·4 of A and 2·6 + 2·2 of B, in floats.
-    const bytes = 4 * (16 + 12 + 4)
-    const { residency, reads } = setup(1, 2 * bytes)
+  // Rank 2 of q and k: 4·4 of A and 2·6 + 2·2 of B, in floats.
+  const BYTES = 4 * (16 + 12 + 4)
+
+  test('one that lost its slot comes back from host memory at once, unless it was unloaded', async () => {
+    const { residency, reads, pin } = setup(1, 2 * BYTES)
     for (const digest of ['a', 'b']) await residency.load(digest)
-    expect([residency.pin('a'), residency.hostBytes]).toEqual([1, 2 * bytes])
+    expect([pin('a'), residency.hostBytes]).toEqual([1, 2 * BYTES])
+    residency.release('a')
+    residency.unload('a')
+    expect([residency.hostBytes, reads]).toEqual([BYTES, ['a', 'b']])
+    expect([pin('a'), reads]).toEqual(['loading', ['a', 'b', 'a']])
+  })
+
+  test('host memory keeps to its budget: the least recently used goes, out of its slot too', async () => {
+    const { residency, pin, dropped } = setup(3, 2 * BYTES)
+    for (const digest of ['a', 'b']) await residency.load(digest)
+    pin('a')
     residency.release('a')
     await residency.load('c')
-    expect([residency.hostBytes, reads]).toEqual([2 * bytes, ['a', 'b', 'c']])
-    // b was placed longest ago.
-    expect([residency.pin('a'), reads]).toEqual([1, ['a', 'b', 'c']])
-    residency.release('a')
-    expect(residency.pin('b')).toBe('loading')
-    await turn()
-    residency.unload('a')
-    expect(residency.pin('a')).not.toBe(1)
+    expect([residency.hostBytes, dropped]).toEqual([2 * BYTES, ['b']])
+    expect(residency.list().map(({ digest }) => digest)).toEqual(['a', 'c'])
+    expect([pin('a'), pin('b')]).toEqual([1, 'loading'])
   })
 
-  test('those in slots stay in host memory, whatever the budget', async () => {
-    const { residency } = setup(2, 0)
+  test('those that rows use stay, whatever the budget, and go when they are no longer used', async () => {
+    const { residency, pin, dropped } = setup(2, 0)
+    for (const digest of ['a', 'b']) {
+      await residency.load(digest)
+      expect(typeof pin(digest)).toBe('number')
+    }
+    expect(residency.hostBytes).toBe(2 * BYTES)
+    for (const digest of ['a', 'b']) residency.release(digest)
+    await residency.load('c')
+    expect([residency.hostBytes, dropped]).toEqual([BYTES, ['a', 'b']])
+  })
+
+  test('is read ahead into host memory without a slot, and evicts none', async () => {
+    const { residency, pin, reads } = setup(1)
     await residency.load('a')
-    await residency.load('b')
-    expect([residency.pin('a'), residency.pin('b')]).toEqual([1, 2])
-    expect(residency.hostBytes).toBe(2 * 128)
+    expect(pin('a')).toBe(1)
+    residency.prefetch('b', undefined, 't')
+    residency.prefetch('b', undefined, 't')
+    await turn()
+    expect([reads, residency.list().map(({ digest }) => digest), pin('b')]).toEqual([['a', 'b'], ['a'], 'full'])
+    residency.release('a')
+    expect([pin('b'), reads]).toEqual([1, ['a', 'b']])
+  })
+
+  test('a few are read at once, and the next one when one of them has ended', async () => {
+    const { pin, store, reads } = setup(9)
+    const digests = ['a', 'b', 'c', 'd', 'e', 'f']
+    for (const digest of digests) store.set(digest, factors(digest, 1))
+    expect([...new Set(digests.map((digest) => pin(digest)))]).toEqual(['loading'])
+    expect(reads).toEqual(['a', 'b', 'c', 'd'])
+    await turn()
+    expect(digests.map((digest) => pin(digest))).toEqual([1, 2, 3, 4, 'loading', 'loading'])
+    expect(reads).toEqual(digests)
+  })
+
+  test('a tenant that goes through many adapters evicts its own, until the others have not used theirs for long', async () => {
+    const { residency, pin, store, clock, dropped } = setup(8, 4 * BYTES)
+    const use = async (digest: string, tenant: string): Promise<void> => {
+      store.set(digest, factors(digest, 1))
+      if (pin(digest, tenant) === 'loading') await turn()
+      expect(typeof (pin(digest, tenant) as number)).toBe('number')
+      while ((residency.list().find((held) => held.digest === digest)?.pins ?? 0) > 0) residency.release(digest)
+      clock.ms += 1
+    }
+    for (const digest of ['x', 'y']) await use(digest, 'quiet')
+    for (let at = 0; at < 50; at++) await use(`m${at}`, 'greedy')
+    expect(dropped).not.toContain('x')
+    expect(dropped.length).toBe(48)
+    // Half of the memory is each one's share, so what the quiet one adds goes for its own.
+    await use('z', 'quiet')
+    expect(dropped.at(-1)).toBe('x')
+    clock.ms += SHARE_MS
+    for (let at = 50; at < 54; at++) await use(`m${at}`, 'greedy')
+    expect(dropped.slice(-4)).toEqual(['y', 'm48', 'm49', 'z'])
   })
 
   test('one that a row uses is not unloaded', async () => {
-    const { residency } = setup()
+    const { residency, pin } = setup()
     await residency.load('a')
-    residency.pin('a')
+    pin('a')
     expect(() => residency.unload('a')).toThrow('in use by 1')
     residency.release('a')
     residency.unload('a')
