@@ -65,6 +65,7 @@ const optionsOf = (quantise: CompileInput['quantise']): QuantiseOptions | undefi
 const MODEL_FILE = 'model.onnx'
 const ENGINE_FILE = 'engine.onnx'
 const BASE_FILE = 'engine-base.onnx'
+const SHARED_FILE = 'engine-shared.onnx'
 /** Copied byte for byte where the base has them. */
 const COPIED_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja', 'generation_config.json']
 
@@ -135,6 +136,7 @@ async function compileOpened(
   files.push(await writeFile(out, MODEL_FILE, encodeModel(graphs.model), host))
   files.push(await writeFile(out, ENGINE_FILE, encodeModel(graphs.engine), host))
   if (graphs.base !== undefined) files.push(await writeFile(out, BASE_FILE, encodeModel(graphs.base), host))
+  if (graphs.shared !== undefined) files.push(await writeFile(out, SHARED_FILE, encodeModel(graphs.shared), host))
   const { entries, files: adapterFiles } = await writeAdapters(encoded, target, out, host)
   files.push(...adapterFiles)
   for (const path of COPIED_FILES) files.push(...(await copyFile(base, path, out, host)))
@@ -154,7 +156,12 @@ async function compileOpened(
     adapters: entries,
     bank,
     ...(stack.length === 0 ? {} : { stack }),
-    graphs: { model: MODEL_FILE, engine: ENGINE_FILE, ...(graphs.base && { base: BASE_FILE }) },
+    graphs: {
+      model: MODEL_FILE,
+      engine: ENGINE_FILE,
+      ...(graphs.base && { base: BASE_FILE }),
+      ...(graphs.shared && { shared: SHARED_FILE }),
+    },
     coverage: adapters.flatMap(coverageOf),
     files,
   } satisfies Manifest)

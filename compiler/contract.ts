@@ -118,6 +118,8 @@ export const ManifestSchema = z.strictObject({
     engine: z.string(),
     /** That form without low-rank paths, for steps of base rows alone; `routed` only. */
     base: z.string().optional(),
+    /** That form for steps whose rows all use one adapter; `routed` only, and only where linears could be joined. */
+    shared: z.string().optional(),
   }),
   coverage: z.array(CoverageSchema),
   /** Every other file of the artifact. */
@@ -194,6 +196,9 @@ export const graphNames = {
   /** Of the site, which is known by its first linear's module. */
   pathA: (module: string) => `path.${module}.lora_A`,
   pathB: (module: string) => `path.${module}.lora_B`,
+  /** Of all linears of a site. */
+  sharedA: (module: string) => `shared.${module}.lora_A`,
+  sharedB: (module: string) => `shared.${module}.lora_B`,
   pastLengths: 'past_lengths',
   logitIndices: 'logit_indices',
   cacheKey: (layer: number) => `cache.${layer}.key`,

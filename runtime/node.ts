@@ -33,8 +33,11 @@ export interface SessionOptions {
    * where a copy gains nothing and doubles the memory.
    */
   readonly prepack?: boolean
-  /** Threads wait for work by spinning: faster between small operators, at the cost of everybody else on the machine. */
-  readonly spin?: boolean
+  /**
+   * How long a thread waits for the next operator by spinning before it sleeps, microseconds; none without. Waking one takes
+   * longer than a small operator does. It never spins between runs.
+   */
+  readonly spinUs?: number
 }
 
 /** True where ONNX Runtime's CUDA binaries are installed: it lists CUDA also where only its loader is. */
@@ -56,10 +59,14 @@ export async function openSession(path: string, options: SessionOptions = {}): P
     executionMode: 'sequential',
     // Shapes change at every step, so a memory pattern planned for one shape is of no use to the next.
     enableMemPattern: false,
-    // Threads that spin between operators take the cores from whoever else works on the machine, the HTTP thread first.
+    // Threads that spin on and on take the cores from whoever else works on the machine, the HTTP thread first.
     extra: {
       session: {
-        intra_op: { allow_spinning: options.spin ? '1' : '0' },
+        force_spinning_stop: '1',
+        intra_op:
+          options.spinUs === undefined
+            ? { allow_spinning: '0' }
+            : { allow_spinning: '1', spin_duration_us: String(options.spinUs) },
         ...(options.prepack === false && { disable_prepacking: '1' }),
       },
     },

@@ -69,7 +69,7 @@ async function setAccuracyLevel(artifact: string, level: number): Promise<Manife
   const path = join(artifact, MANIFEST_FILE)
   const manifest = JSON.parse(await readFile(path, 'utf8')) as Manifest
   const files = [...manifest.files]
-  const graphs = [manifest.graphs.engine, manifest.graphs.base]
+  const graphs = [manifest.graphs.engine, manifest.graphs.base, manifest.graphs.shared]
   for (const [index, file] of files.entries()) {
     if (!graphs.includes(file.path)) continue
     const bytes = await readFile(join(artifact, file.path))

@@ -16,7 +16,7 @@ export interface EncoderBuilder {
 
 /** x·Wᵀ + b, W stored as [in, out]. Passes put a low-rank path on the MatMul, ahead of the bias. */
 export function writeLinear({ graph, names }: EncoderBuilder, module: string, x: string): string {
-  const product = writeProduct(graph, module, x)
+  const product = writeProduct(graph, module, x, { kept: [0, 0] })
   if (!names.biased.has(module)) return product
   return graph.node('Add', `${module}.biased`, [product, graph.weight(`${module}.bias`)])
 }

@@ -1,11 +1,13 @@
 // The first half of a decoder's layer.
 import type { Decoder } from '../checkpoint/decoder.ts'
 import { layoutOf } from '../checkpoint/families/families.ts'
+import { graphNames } from '../contract.ts'
+import { MICROSOFT } from '../onnx/encode.ts'
 import type { GraphBuilder } from './builder.ts'
 import type { Form } from './form.ts'
-import { writeLinear } from './linear.ts'
 import { writeNorm } from './norm.ts'
 import type { Rows } from './rows.ts'
+import { writeTogether } from './together.ts'
 import type { Turn } from './turn.ts'
 
 /** o(attend(turn(q(x)), turn(k(x)), v(x))), with q and k normed where the layout says so. */
@@ -20,26 +22,75 @@ export function writeAttention(
   const { heads, kvHeads, headDim } = config.architecture
   const layout = layoutOf(config.architecture)
   const at = `layers.${layer}.attn`
-  const linear = (name: string, value: string) =>
-    writeLinear(builder, `${layout.layer(layer)}.${name}`, value, config.traits?.biases?.includes(name))
-  const [q, v] = writeQueriesAndKeys(
-    builder,
-    config,
-    layer,
-    form.rows,
-    layout.qkv.map((name) => linear(name, input)),
-  )
-  const turned = writeTurned(builder, config, at, q, turn)
-  const perHead = builder.node('Transpose', `${at}.qk.heads`, [turned], { perm: [0, 2, 1, 3] })
-  const [queries, keys] = builder.split(`${at}.apart`, [perHead, builder.ints(heads, kvHeads)], 1)
-
-  const folded = builder.node('Reshape', `${at}.q`, [queries, builder.ints(0, kvHeads, -1, headDim)])
-  const apart = form.rows.apart(`${at}.v.apart`, v, kvHeads)
-  const values = builder.node('Transpose', `${at}.v.heads`, [apart], { perm: [0, 2, 1, 3] })
-  const context = form.attend(layer, { q: folded, k: keys, v: values })
+  const parts = writeTogether(builder, config, layer, layout.qkv, input, form)
+  const { q, k, v } =
+    turn.tables === undefined || layout.qkNorm === 'width'
+      ? writePlain(builder, config, layer, turn, form.rows, parts)
+      : writeFused(builder, config, layer, turn.tables, form.rows, parts)
+  const folded = builder.node('Reshape', `${at}.q`, [q, builder.ints(0, kvHeads, -1, headDim)])
+  const context = form.attend(layer, { q: folded, k, v })
   const unfolded = builder.node('Reshape', `${at}.context.heads`, [context, builder.ints(0, heads, -1, headDim)])
   const perToken = builder.node('Transpose', `${at}.context.tokens`, [unfolded], { perm: [0, 2, 1, 3] })
-  return linear(layout.o, form.rows.flat(`${at}.context.flat`, perToken, heads))
+  const flat = form.rows.flat(`${at}.context.flat`, perToken, heads)
+  const [o = ''] = writeTogether(builder, config, layer, [layout.o], flat, form)
+  return o
+}
+
+/** By head: [B, heads or kvHeads, S, D]. */
+interface Heads {
+  readonly q: string
+  readonly k: string
+  readonly v: string
+}
+
+/** In operators of the standard. */
+function writePlain(
+  builder: GraphBuilder,
+  config: Decoder,
+  layer: number,
+  turn: Turn,
+  rows: Rows,
+  parts: readonly string[],
+): Heads {
+  const { heads, kvHeads } = config.architecture
+  const at = `layers.${layer}.attn`
+  const [joined, v] = writeQueriesAndKeys(builder, config, layer, rows, parts)
+  const turned = writeTurned(builder, config, at, joined, turn)
+  const perHead = builder.node('Transpose', `${at}.qk.heads`, [turned], { perm: [0, 2, 1, 3] })
+  const [q, k] = builder.split(`${at}.apart`, [perHead, builder.ints(heads, kvHeads)], 1)
+  const apart = rows.apart(`${at}.v.apart`, v, kvHeads)
+  return { q, k, v: builder.node('Transpose', `${at}.v.heads`, [apart], { perm: [0, 2, 1, 3] }) }
+}
+
+/** Heads are parted once for all three, and ONNX Runtime turns queries, and keys, in one operator. */
+function writeFused(
+  builder: GraphBuilder,
+  config: Decoder,
+  layer: number,
+  tables: NonNullable<Turn['tables']>,
+  rows: Rows,
+  parts: readonly string[],
+): Heads {
+  const { heads, kvHeads } = config.architecture
+  const layout = layoutOf(config.architecture)
+  const at = `layers.${layer}.attn`
+  const [only = ''] = parts
+  const joined = parts.length === 1 ? only : builder.node('Concat', `${at}.qkv`, parts, { axis: -1 })
+  const apart = rows.apart(`${at}.qkv.apart`, joined, heads + 2 * kvHeads)
+  const perHead = builder.node('Transpose', `${at}.qkv.heads`, [apart], { perm: [0, 2, 1, 3] })
+  const sizes = builder.ints(heads, kvHeads, kvHeads)
+  const [q = '', k = '', v = ''] = builder.many('Split', `${at}.apart`, [perHead, sizes], [true, true, true], {
+    axis: 1,
+  })
+  const turn = (name: 'q' | 'k', x: string) => {
+    const normed =
+      layout.qkNorm === undefined
+        ? x
+        : writeNorm(builder, config, `${at}.${name}_norm`, `${layout.layer(layer)}.self_attn.${name}_norm`, x)
+    const inputs = [normed, graphNames.positionIds, tables[name].cos, tables[name].sin]
+    return builder.node('RotaryEmbedding', `${at}.${name}.turned`, inputs, {}, MICROSOFT)
+  }
+  return { q: turn('q', q), k: turn('k', k), v }
 }
 
 /** Queries and keys together, [B, S, heads + kvHeads, D], and the values, [B, S, kvHeads·D]. */
@@ -54,6 +105,11 @@ function writeQueriesAndKeys(
   const { qkNorm, ...layout } = layoutOf(config.architecture)
   const at = `layers.${layer}.attn`
   const [q = '', k, v] = parts
+  if (qkNorm !== undefined && v === undefined) {
+    const sizes = builder.ints(heads * headDim, kvHeads * headDim, kvHeads * headDim)
+    const three = builder.many('Split', `${at}.qkv`, [q, sizes], [true, true, true], { axis: -1 })
+    return writeQueriesAndKeys(builder, config, layer, rows, three)
+  }
   if (k === undefined || v === undefined) {
     const sizes = builder.ints((heads + kvHeads) * headDim, kvHeads * headDim)
     const [joined, values] = builder.split(`${at}.qkv`, [q, sizes], -1)

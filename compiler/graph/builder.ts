@@ -46,11 +46,24 @@ export class GraphBuilder {
     return value
   }
 
+  /** A node with several outputs, empty for those that are not wanted: values called after the node and the place. */
+  many(
+    op: string,
+    name: string,
+    inputs: readonly string[],
+    wanted: readonly boolean[],
+    attributes: Readonly<Record<string, Attribute>> = {},
+    domain?: string,
+  ): readonly string[] {
+    const outputs = wanted.map((isWanted, at) => (isWanted ? `${name}.${at}` : ''))
+    return this.#add(op, name, inputs, outputs, attributes, domain)
+  }
+
   /** Split with two outputs. `inputs`: the value and, where the halves differ, the sizes. */
   split(name: string, inputs: readonly string[], axis: number): [string, string] {
     const halves: Record<string, Attribute> = inputs.length === 1 ? { axis, num_outputs: 2 } : { axis }
-    this.#add('Split', name, inputs, [`${name}.0`, `${name}.1`], halves)
-    return [`${name}.0`, `${name}.1`]
+    const [first = '', second = ''] = this.many('Split', name, inputs, [true, true], halves)
+    return [first, second]
   }
 
   weight(name: string): string {
@@ -125,7 +138,7 @@ export class GraphBuilder {
       const known = input === '' || this.#values.has(input) || this.#constants.has(input) || this.#weights.has(input)
       assert(known, `${name} reads ${input} before it exists`)
     }
-    for (const output of outputs) this.#define(output)
+    for (const output of outputs) if (output !== '') this.#define(output)
     this.#nodes.push({ op, ...(domain === undefined ? {} : { domain }), name, inputs, outputs, attributes })
     return outputs
   }

@@ -3,12 +3,20 @@
 import { graphNames } from '../contract.ts'
 import type { Form, MakeForm } from './form.ts'
 import { masksByLayer, repeatForGroup, writeRange, writeSize, writeSoftmax } from './mask.ts'
-import { rowsApart, rowsInGroups } from './rows.ts'
+import { rowsFlat, rowsInGroups } from './rows.ts'
 import type { Site } from './sites.ts'
 
-/** `sites`: where low-rank paths will attach, whose factors are inputs of this graph; none for the plain model. */
+interface EngineOptions {
+  /** Where low-rank paths of groups of rows will attach, whose factors are inputs of this graph. */
+  readonly sites?: readonly Site[]
+  /** The same for one adapter that all rows use. */
+  readonly shared?: readonly Site[]
+  /** False where a pass looks for each linear by itself. */
+  readonly joined?: boolean
+}
+
 export const makeEngineForm =
-  (sites: readonly Site[] = []): MakeForm =>
+  ({ sites = [], shared = [], joined = true }: EngineOptions = {}): MakeForm =>
   (builder, config): Form => {
     const { layers, kvHeads, headDim, hiddenSize, vocabSize } = config.architecture
     const pastLengths = builder.input(graphNames.pastLengths, 'int64', ['batch'])
@@ -27,6 +35,13 @@ export const makeEngineForm =
       }
       return A
     })
+
+    for (const { name, linears } of shared) {
+      const out = linears.reduce((sum, linear) => sum + linear.out, 0)
+      const rank = `${name}.rank`
+      builder.input(graphNames.sharedA(name), 'float32', [linears[0]?.in ?? 0, rank])
+      builder.input(graphNames.sharedB(name), 'float32', [rank, out])
+    }
 
     // Over n = C + S keys, the cache first. Key j is in the cache's used part where j < past_lengths, which never exceeds
     // C; it is a new token that token s may see where 0 <= j - C <= s.
@@ -63,9 +78,13 @@ export const makeEngineForm =
     })
 
     const rows =
-      firstFactor === undefined ? rowsApart(builder, headDim) : rowsInGroups(builder, firstFactor, hiddenSize, headDim)
+      firstFactor === undefined
+        ? rowsFlat(builder, hiddenSize, headDim)
+        : rowsInGroups(builder, firstFactor, hiddenSize, headDim)
     return {
       rows,
+      fused: true,
+      joined,
       attend(layer, { q, k, v }) {
         const at = `layers.${layer}.attn`
         const cache = caches[layer] as { key: string; value: string }

@@ -16,6 +16,10 @@ export interface Projections {
 /** How a form of the graph keeps its past and which logits it gives. */
 export interface Form {
   readonly rows: Rows
+  /** Only ONNX Runtime reads it: operators of its own take the place of several of the standard. */
+  readonly fused: boolean
+  /** Linears that read one value are one, where their weights are stored alike. */
+  readonly joined: boolean
   /** [B, H, G·S, D]: softmax(q·Kᵀ)·V over past and new tokens. */
   attend(layer: number, projections: Projections): string
   /** Hidden states [B, S, hidden] → [n, hidden], those whose logits are wanted. */

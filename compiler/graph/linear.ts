@@ -1,13 +1,12 @@
 // The product with a weight, by the operator that reads the weight as it is stored; the one place that knows storage.
 import { assert } from '../errors.ts'
+import { MICROSOFT } from '../onnx/encode.ts'
 import type { ExternalTensor, Graph, Node } from '../onnx/model.ts'
 import { quantisedNames } from '../quantise/place.ts'
 import type { GraphBuilder } from './builder.ts'
 
 type Quantised = NonNullable<ExternalTensor['quantised']>
 
-/** Operators beyond the standard's: those of ONNX Runtime. */
-const MICROSOFT = 'com.microsoft'
 /** TensorProto.DataType.FLOAT */
 const FLOAT = 1
 const NF4 = 1
@@ -30,24 +29,98 @@ const centredNode = (node: string) => `${node}.centred`
 /** x of the node `linear`, whose only output is x·Wᵀ. */
 export function linearInput({ nodes }: Graph, linear: Node): string {
   // An affine weight's node adds two products, of which the centred one has x as it is.
-  const product = linear.op === 'Add' ? nodes.find(({ name }) => name === centredNode(linear.name)) : linear
+  const isSum = linear.op === 'Add' || linear.op === 'Gemm'
+  const product = isSum ? nodes.find(({ name }) => name === centredNode(linear.name)) : linear
   const x = product?.inputs[0]
   assert(product !== undefined && LINEAR_OPERATORS.has(product.op) && x !== undefined, `${linear.name} is no linear`)
   return x
 }
 
+/** What a linear's x is like: `kept`, a zero, as Reshape has it, for each axis of x before the last. */
+export interface LinearShape {
+  readonly kept: readonly 0[]
+}
+
 /** x [.., in] → x·Wᵀ [.., out], and + b where the linear has a bias. */
-export function writeLinear(builder: GraphBuilder, module: string, x: string, hasBias = false): string {
-  const weight = linearWeight(module)
-  const node = linearNode(module)
-  const quantised = writeQuantised(builder, weight, node, x, [0, 0])
-  const product = quantised ?? builder.node('MatMul', node, [x, builder.weight(weight)])
+export function writeLinear(
+  builder: GraphBuilder,
+  module: string,
+  x: string,
+  { kept }: LinearShape,
+  hasBias = false,
+): string {
+  const product = writeProduct(builder, [linearWeight(module)], linearNode(module), x, kept)
   return hasBias ? builder.node('Add', `${module}.biased`, [product, builder.weight(`${module}.bias`)]) : product
+}
+
+/**
+ * Beyond this many bytes of several weights together, one product takes so long that what joining them spares is nothing
+ * beside it, and the joined weight would be there twice while the graph is loaded.
+ */
+const MAX_JOINED_BYTES = 8 * 1024 * 1024
+
+/** Linears that read one value, as one: what their names are called by then. */
+export const joinedModule = ([first = '', ...others]: readonly string[]): string =>
+  [first, ...others.map((module) => module.slice(module.lastIndexOf('.') + 1))].join('.')
+
+/** Whether the weights of these linears are stored alike, so that one product can read them side by side. */
+export function canJoin(builder: GraphBuilder, modules: readonly string[]): boolean {
+  const forms = modules.map((module) => storedForm(builder, linearWeight(module)))
+  const bytes = forms.reduce((sum, form) => sum + form.bytes, 0)
+  return modules.length > 1 && new Set(forms.map(({ key }) => key)).size === 1 && bytes <= MAX_JOINED_BYTES
+}
+
+/** As `writeLinear`, of several that `canJoin`: [.., out₀ + out₁ + …]. Weights and biases are joined when the graph is loaded. */
+export function writeJoined(
+  builder: GraphBuilder,
+  modules: readonly string[],
+  x: string,
+  { kept }: LinearShape,
+  hasBias = false,
+): string {
+  const joined = joinedModule(modules)
+  const product = writeProduct(builder, modules.map(linearWeight), linearNode(joined), x, kept)
+  if (!hasBias) return product
+  const biases = modules.map((module) => builder.weight(`${module}.bias`))
+  return builder.node('Add', `${joined}.biased`, [product, concat(builder, `${joined}.bias`, biases, 0)])
+}
+
+function writeProduct(
+  builder: GraphBuilder,
+  weights: readonly string[],
+  node: string,
+  x: string,
+  kept: readonly 0[],
+): string {
+  const quantised = writeQuantised(builder, weights, node, x, kept)
+  if (quantised !== undefined) return quantised
+  const matrices = weights.map((weight) => builder.weight(weight))
+  return builder.node('MatMul', node, [x, concat(builder, `${node}.weights`, matrices, 1)])
+}
+
+function concat(builder: GraphBuilder, name: string, parts: readonly string[], axis: number): string {
+  const [only = ''] = parts
+  return parts.length === 1 ? only : builder.node('Concat', name, parts, { axis })
+}
+
+/** `key`: equal for weights that one operator can read side by side. */
+function storedForm(builder: GraphBuilder, weight: string): { readonly key: string; readonly bytes: number } {
+  const names = quantisedNames(weight)
+  for (const name of [names.half, names.nf4, names.int4, names.int8, weight]) {
+    const stored = builder.find(name)
+    if (stored === undefined) continue
+    const { block, rounds, centre, in: inSize } = stored.quantised ?? {}
+    const beside = [names.scales, names.offsets, names.zeroPoints].map((part) => builder.find(part)?.type ?? 'float32')
+    const has = [names.offsets, names.zeroPoints].map((part) => builder.find(part) !== undefined)
+    const kind = name.slice(weight.length)
+    return { key: JSON.stringify([kind, block, rounds, centre, inSize, beside, has]), bytes: stored.bytes }
+  }
+  assert(false, `there is no weight ${weight}`)
 }
 
 /** Logits [n, vocabulary] of [n, hidden]. */
 export function writeHead(builder: GraphBuilder, weight: string, x: string): string {
-  const quantised = writeQuantised(builder, weight, 'lm_head.MatMul', x, [0])
+  const quantised = writeQuantised(builder, [weight], 'lm_head.MatMul', x, [0])
   return quantised ?? builder.node('Gemm', 'lm_head.Gemm', [x, builder.weight(weight)], { transB: 1 })
 }
 
@@ -74,29 +147,42 @@ export function writeEmbedding(builder: GraphBuilder, weight: string, ids: strin
   return builder.node('Reshape', 'embed', [moved, builder.ints(0, 0, codes.in)])
 }
 
-/** `undefined` where the weight is not quantised. `kept`: a zero, as Reshape has it, for each axis of x before the last. */
+/** `undefined` where the weights, which are stored alike, are not quantised. */
 function writeQuantised(
   builder: GraphBuilder,
-  weight: string,
+  weights: readonly string[],
   node: string,
   x: string,
   kept: readonly 0[],
 ): string | undefined {
-  const names = quantisedNames(weight)
+  const [first = ''] = weights
+  const all = weights.map(quantisedNames)
+  const names = quantisedNames(first)
   if (builder.find(names.half) !== undefined) {
+    const halves = all.map(({ half }) => builder.weight(half))
     // Folded when the graph is loaded: half the file, the same memory and speed as float32.
-    const float = builder.node('Cast', `${node}.float`, [builder.weight(names.half)], { to: FLOAT })
+    const float = builder.node('Cast', `${node}.float`, [concat(builder, `${node}.halves`, halves, 0)], { to: FLOAT })
     return builder.node('MatMul', node, [x, builder.node('Transpose', `${node}.turned`, [float], { perm: [1, 0] })])
   }
-  const nf4 = builder.find(names.nf4)?.quantised
-  if (nf4 !== undefined) return writeNf4(builder, weight, node, x, nf4)
+  if (builder.find(names.nf4) !== undefined) return writeNf4(builder, weights, node, x)
   for (const storage of ['int4', 'int8'] as const) {
     const quantised = builder.find(names[storage])?.quantised
     if (quantised === undefined) continue
-    const inputs = [x, builder.weight(names[storage]), writeScales(builder, weight), ...zeroPoints(builder, weight)]
+    const codes = all.map((name) => builder.weight(name[storage]))
+    const scales = weights.map((weight) => writeScales(builder, weight))
+    const zeros = weights.flatMap((weight) => zeroPoints(builder, weight))
+    const inputs = [
+      x,
+      concat(builder, `${node}.codes`, codes, 0),
+      concat(builder, `${node}.scales`, scales, 0),
+      ...(zeros.length === 0 ? [] : [concat(builder, `${node}.zero_points`, zeros, 0)]),
+    ]
     const attributes = {
       K: quantised.in,
-      N: quantised.out,
+      N: outOf(
+        builder,
+        all.map((name) => name[storage]),
+      ),
       bits: storage === 'int4' ? 4 : 8,
       block_size: quantised.block,
       accuracy_level: quantised.rounds ? ACCURACY_LEVEL.int8 : ACCURACY_LEVEL.float,
@@ -105,29 +191,41 @@ function writeQuantised(
       return builder.node('MatMulNBits', node, inputs, attributes, MICROSOFT)
     }
     const centred = builder.node('MatMulNBits', centredNode(node), inputs, attributes, MICROSOFT)
-    return builder.node('Add', node, [centred, writeOffsets(builder, weight, node, x, quantised, kept)])
+    return writeOffsets(builder, weights, node, { x, centred, quantised, kept })
   }
   return undefined
 }
 
-/** Σ over the blocks of c times the sum of the block's x. The sums are computed once where several linears share x. */
+function outOf(builder: GraphBuilder, codes: readonly string[]): number {
+  return codes.reduce((sum, name) => sum + (builder.find(name)?.quantised?.out ?? 0), 0)
+}
+
+/**
+ * The centred product and, for each block, c times the sum of its x. The sums are computed once where several linears share
+ * x. A matrix is added to within the product with it.
+ */
 function writeOffsets(
   builder: GraphBuilder,
-  weight: string,
+  weights: readonly string[],
   node: string,
-  x: string,
-  shape: Quantised,
-  kept: readonly 0[],
+  {
+    x,
+    centred,
+    quantised,
+    kept,
+  }: { readonly x: string; readonly centred: string; readonly quantised: Quantised } & LinearShape,
 ): string {
-  const sums = `${x}.sums_of_${shape.block}`
+  const sums = `${x}.sums_of_${quantised.block}`
   if (!builder.has(sums)) {
-    const blocks = builder.ints(...kept, shape.in / shape.block, shape.block)
+    const blocks = builder.ints(...kept, quantised.in / quantised.block, quantised.block)
     const apart = builder.node('Reshape', `${sums}.apart`, [x, blocks])
     builder.node('ReduceSum', sums, [apart, builder.ints(-1)], { keepdims: 0 })
   }
-  const float = writeBlockOffsets(builder, weight, shape)
+  const offsets = weights.map((weight) => writeBlockOffsets(builder, weight, quantised))
+  const float = concat(builder, `${node}.offsets`, offsets, 0)
+  if (kept.length === 1) return builder.node('Gemm', node, [sums, float, centred], { transB: 1 })
   const turned = builder.node('Transpose', `${node}.offsets.turned`, [float], { perm: [1, 0] })
-  return builder.node('MatMul', `${node}.offset`, [sums, turned])
+  return builder.node('Add', node, [centred, builder.node('MatMul', `${node}.offset`, [sums, turned])])
 }
 
 /** c of each block, [out, blocks]. Folded when the graph is loaded. Once a weight. */
@@ -158,16 +256,27 @@ function zeroPoints(builder: GraphBuilder, weight: string): string[] {
   return builder.find(name) === undefined ? [] : [builder.weight(name)]
 }
 
+function writeNf4(builder: GraphBuilder, weights: readonly string[], node: string, x: string): string {
+  const all = weights.map((weight) => quantisedNames(weight).nf4)
+  const { in: K = 0, block = 0 } = builder.find(all[0] ?? '')?.quantised ?? {}
+  const codes = all.map((name) => builder.weight(name))
+  const absmax = weights.map((weight) =>
+    writeAbsmax(builder, weight, weights.length === 1 ? node : `${node}.${weight}`),
+  )
+  const inputs = [x, concat(builder, `${node}.nf4`, codes, 0), concat(builder, `${node}.absmax.all`, absmax, 0)]
+  const attributes = { K, N: outOf(builder, all), block_size: block, quant_type: NF4 }
+  return builder.node('MatMulBnb4', node, inputs, attributes, MICROSOFT)
+}
+
 /** â = k · scale, as quantise/nf4.ts says, is folded when the graph is loaded. */
-function writeNf4(builder: GraphBuilder, weight: string, node: string, x: string, shape: Quantised): string {
+function writeAbsmax(builder: GraphBuilder, weight: string, at: string): string {
   const names = quantisedNames(weight)
-  const { in: K, out: N, block } = shape
-  const codes = builder.node('Cast', `${node}.codes`, [builder.weight(names.magnitudes)], { to: FLOAT })
-  const grouped = builder.node('Mul', `${node}.absmax.groups`, [codes, builder.weight(names.magnitudeScales)])
-  const flat = builder.node('Reshape', `${node}.absmax.flat`, [grouped, builder.ints(-1)])
+  const shape = builder.find(names.nf4)?.quantised
+  assert(shape !== undefined, `${weight} is not stored as NF4`)
+  const codes = builder.node('Cast', `${at}.codes`, [builder.weight(names.magnitudes)], { to: FLOAT })
+  const grouped = builder.node('Mul', `${at}.absmax.groups`, [codes, builder.weight(names.magnitudeScales)])
+  const flat = builder.node('Reshape', `${at}.absmax.flat`, [grouped, builder.ints(-1)])
   // The last group is padded.
-  const ends = [builder.ints(0), builder.ints((K * N) / block), builder.ints(0)]
-  const absmax = builder.node('Slice', `${node}.absmax`, [flat, ...ends])
-  const attributes = { K, N, block_size: block, quant_type: NF4 }
-  return builder.node('MatMulBnb4', node, [x, builder.weight(names.nf4), absmax], attributes, MICROSOFT)
+  const ends = [builder.ints(0), builder.ints((shape.in * shape.out) / shape.block), builder.ints(0)]
+  return builder.node('Slice', `${at}.absmax`, [flat, ...ends])
 }

@@ -36,6 +36,8 @@ export const makeModelForm: MakeForm = (builder, config): Form => {
 
   return {
     rows: rowsApart(builder, headDim),
+    fused: false,
+    joined: false,
     attend(layer, { q, k, v }) {
       const at = `layers.${layer}.attn`
       const before = pasts[layer] as { key: string; value: string }

@@ -7,12 +7,19 @@ import { LOCAL_ROPE_TABLE, ROPE_TABLE } from './weights.ts'
 export interface Turn {
   /** [B, S, heads, rotary part] for the query heads and then the KV heads; absent where nothing turns. */
   readonly angles?: { readonly cos: string; readonly sin: string }
+  /** The same for ONNX Runtime's operator, which looks a position up itself: [positions, D/2]. Where whole heads turn. */
+  readonly tables?: { readonly q: Table; readonly k: Table }
   /** [1, 1, heads, 1]: the attention's scale for the query heads, 1 for the KV heads. In `angles` already. */
   readonly scale: string
 }
 
-/** Per layer. */
-export function writeTurns(builder: GraphBuilder, config: Decoder, positions: string): readonly Turn[] {
+interface Table {
+  readonly cos: string
+  readonly sin: string
+}
+
+/** Per layer. `fused`: for ONNX Runtime's operator, wherever it serves. */
+export function writeTurns(builder: GraphBuilder, config: Decoder, positions: string, fused: boolean): readonly Turn[] {
   const { architecture, traits } = config
   const { heads, kvHeads, headDim, layers } = architecture
   const factor = traits?.attentionScale ?? 1 / Math.sqrt(headDim)
@@ -24,14 +31,22 @@ export function writeTurns(builder: GraphBuilder, config: Decoder, positions: st
   const everyLayer = Array.from({ length: layers }, (_, layer) => layer)
   if (layoutOf(architecture).positions !== undefined) return everyLayer.map(() => ({ scale }))
   const isLocal = (layer: number) => traits?.localRopeTheta !== undefined && (traits.windows?.[layer] ?? null) !== null
-  const main = everyLayer.every(isLocal) ? undefined : gatherAngles(builder, 'rope', ROPE_TABLE, positions, scale)
-  const local = everyLayer.some(isLocal)
-    ? gatherAngles(builder, 'rope.local', LOCAL_ROPE_TABLE, positions, scale)
-    : undefined
-  return everyLayer.map((layer) => {
-    const angles = isLocal(layer) ? local : main
-    return angles === undefined ? { scale } : { angles, scale }
-  })
+  const isWhole = (traits?.rotaryDim ?? headDim) === headDim && layoutOf(architecture).qkNorm !== 'width'
+  const turn = (at: string, table: string): Turn =>
+    fused && isWhole
+      ? { tables: writeTables(builder, at, table, factor), scale }
+      : { angles: gatherAngles(builder, at, table, positions, scale), scale }
+  const main = everyLayer.every(isLocal) ? undefined : turn('rope', ROPE_TABLE)
+  const local = everyLayer.some(isLocal) ? turn('rope.local', LOCAL_ROPE_TABLE) : undefined
+  return everyLayer.map((layer) => (isLocal(layer) ? local : main) ?? { scale })
+}
+
+/** The attention's scale goes into the tables of the queries. Worked out when the graph is loaded. */
+function writeTables(builder: GraphBuilder, at: string, table: string, factor: number): NonNullable<Turn['tables']> {
+  const [cos, sin] = builder.split(`${at}.halves`, [builder.weight(table)], -1)
+  const scaled = (name: string, values: string) =>
+    builder.node('Mul', `${at}.${name}.scaled`, [values, builder.float(factor)])
+  return { q: { cos: scaled('cos', cos), sin: scaled('sin', sin) }, k: { cos, sin } }
 }
 
 /** rotate_half's sign goes into sin, and the attention's scale into both, which spares each layer two nodes. */

@@ -19,8 +19,10 @@ const ELEMENT_TYPES: Readonly<Record<ElementType, number>> = {
   float16: 10,
   uint4: 21,
 }
-/** Operators beyond ONNX's own, and the version of each set: ONNX Runtime's only version is 1. */
-const EXTRA_OPSETS: Readonly<Record<string, number>> = { 'com.microsoft': 1 }
+/** Operators beyond the standard's: those of ONNX Runtime. */
+export const MICROSOFT = 'com.microsoft'
+/** Each set's version: ONNX Runtime's only version is 1. */
+const EXTRA_OPSETS: Readonly<Record<string, number>> = { [MICROSOFT]: 1 }
 const ATTRIBUTE_FLOAT = 1
 const ATTRIBUTE_INT = 2
 const ATTRIBUTE_STRING = 3

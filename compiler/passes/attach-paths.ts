@@ -7,57 +7,77 @@
 // of a site read the same x, so their A lie side by side and are one product. A group's numbers reach no other group.
 import { graphNames } from '../contract.ts'
 import { assert } from '../errors.ts'
-import { linearInput, linearNode } from '../graph/linear.ts'
+import { joinedModule, linearInput, linearNode } from '../graph/linear.ts'
 import type { Site } from '../graph/sites.ts'
 import type { Graph, Node } from '../onnx/model.ts'
 
 /** The graph, whose inputs have the factors already, with the paths of all sites. */
 export function attachPaths(graph: Graph, sites: readonly Site[]): Graph {
-  const pending = new Map(
-    sites.flatMap((site) => site.linears.map(({ module }) => [linearNode(module), { site, module }])),
-  )
+  const pending = new Map<string, Target>()
+  const written = new Set(graph.nodes.map(({ name }) => name))
+  for (const site of sites) {
+    const modules = site.linears.map(({ module }) => module)
+    const joined = linearNode(joinedModule(modules))
+    if (modules.length > 1 && written.has(joined)) pending.set(joined, { site, modules })
+    else for (const module of modules) pending.set(linearNode(module), { site, modules: [module] })
+  }
   const entered = new Map<Site, string>()
   const nodes = graph.nodes.flatMap((node) => {
-    const found = pending.get(node.name)
-    if (found === undefined) return [node]
+    const target = pending.get(node.name)
+    if (target === undefined) return [node]
     pending.delete(node.name)
-    const { site, module } = found
+    const { site, modules } = target
     const x = linearInput(graph, node)
     const before = entered.get(site)
-    assert(before === undefined || before === x, `${module} does not read what ${site.name} reads`)
+    assert(before === undefined || before === x, `${modules[0]} does not read what ${site.name} reads`)
     entered.set(site, x)
-    return [...(before === undefined ? shared(site, x) : []), ...path(node, module, site)]
+    return [...(before === undefined ? shared(site, x) : []), ...path(node, modules, site)]
   })
   assert(pending.size === 0, `the graph has no node ${[...pending.keys()].join(', ')}`)
   return { ...graph, nodes }
 }
 
+interface Target {
+  readonly site: Site
+  /** All of the site where they are one product, and one otherwise. */
+  readonly modules: readonly string[]
+}
+
 /** x·A of all linears of the site, and then of each. */
 function shared(site: Site, x: string): Node[] {
   const low = `${site.name}.lora_A.MatMul`
-  const product: Node = {
-    op: 'MatMul',
-    name: low,
-    inputs: [x, graphNames.pathA(site.name)],
-    outputs: [low],
-    attributes: {},
-  }
+  const product = node('MatMul', low, [x, graphNames.pathA(site.name)])
   if (site.linears.length === 1) return [product]
   const outputs = site.linears.map((linear) => lowOf(linear.module, site))
   const attributes = { axis: -1, num_outputs: outputs.length }
   return [product, { op: 'Split', name: `${site.name}.lora_A.apart`, inputs: [low], outputs, attributes }]
 }
 
-function path(frozen: Node, module: string, site: Site): Node[] {
+function path(frozen: Node, modules: readonly string[], site: Site): Node[] {
   const [y] = frozen.outputs
   assert(y !== undefined, `${frozen.name} has no output`)
-  const [base, high] = [`${module}.base`, `${module}.lora_B.MatMul`]
-  const inputs = [lowOf(module, site), graphNames.pathB(module)]
+  const highs = modules.map((module) => `${module}.lora_B.MatMul`)
+  const products = modules.map((module, at) =>
+    node('MatMul', highs[at] as string, [lowOf(module, site), graphNames.pathB(module)]),
+  )
+  const beside = `${site.name}.lora_B.all`
+  const [high = ''] = highs.length === 1 ? highs : [beside]
+  const concat = highs.length === 1 ? [] : [{ ...node('Concat', beside, highs), attributes: { axis: -1 } }]
+  if (frozen.op === 'Add') {
+    // The two products of an affine weight: one sum of all three.
+    return [...products, ...concat, { ...frozen, op: 'Sum', inputs: [...frozen.inputs, high] }]
+  }
+  const base = `${modules[0]}.base`
   return [
     { ...frozen, outputs: [base] },
-    { op: 'MatMul', name: high, inputs, outputs: [high], attributes: {} },
-    { op: 'Add', name: `${module}.routed`, inputs: [base, high], outputs: [y], attributes: {} },
+    ...products,
+    ...concat,
+    { ...node('Add', `${modules[0]}.routed`, [base, high]), outputs: [y] },
   ]
+}
+
+function node(op: string, name: string, inputs: readonly string[]): Node {
+  return { op, name, inputs, outputs: [name], attributes: {} }
 }
 
 function lowOf(module: string, { name, linears }: Site): string {

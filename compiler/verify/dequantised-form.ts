@@ -8,7 +8,8 @@ import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { layerLinears } from '../checkpoint/names.ts'
 import type { Linear, Manifest } from '../contract.ts'
 import { inputError, quote } from '../errors.ts'
-import { linearNode, linearWeight } from '../graph/linear.ts'
+import { joinedModule, linearNode, linearWeight } from '../graph/linear.ts'
+import { type Site, sitesOf } from '../graph/sites.ts'
 import type { ByteSink, Folder, OutFolder } from '../host.ts'
 import { writeExternal, writeNode } from '../onnx/encode.ts'
 import type { ExternalTensor, Node } from '../onnx/model.ts'
@@ -62,9 +63,10 @@ export async function writeDequantisedForm(
   } finally {
     await sink.close()
   }
-  await write(out, graphs.model, replaceNodes(model, graph, weights))
+  const sites = sitesOf(base.architecture)
+  await write(out, graphs.model, replaceNodes(model, graph, weights, sites))
   const engine = await readAll(folder, graphs.engine)
-  await write(out, graphs.engine, replaceNodes(engine, readOnnx(engine, graphs.engine).graph, weights))
+  await write(out, graphs.engine, replaceNodes(engine, readOnnx(engine, graphs.engine).graph, weights, sites))
   for (const location of new Set(graph.initializers.flatMap(({ external }) => external?.location ?? []))) {
     await copy(folder, location, out)
   }
@@ -175,50 +177,66 @@ function replaceNodes(
   model: Uint8Array,
   graph: OnnxGraph,
   weights: ReadonlyMap<string, ExternalTensor>,
+  sites: readonly Site[],
 ): Uint8Array<ArrayBuffer> {
   const byName = new Map(graph.nodes.map((node) => [node.name, node]))
-  const replacement = (name: string): Node | undefined => {
-    const weight = weights.get(name)
+  // Linears that the graph has as one, by the name that the one has.
+  const joined = new Map(
+    sites.map(({ linears }) => {
+      const modules = linears.map(({ module }) => module)
+      return [linearNode(joinedModule(modules)), modules]
+    }),
+  )
+  const replacement = (name: string): Node[] | undefined => {
     const node = byName.get(name)
-    if (weight === undefined || node === undefined) return undefined
-    const [x = ''] = (node.op === 'Add' ? byName.get(`${name}.centred`) : node)?.inputs ?? []
-    return { op: 'MatMul', name, inputs: [x, weight.name], outputs: node.outputs, attributes: {} }
+    const parts = weights.has(name) ? [name] : joined.get(name)?.map(linearNode)
+    if (node === undefined || parts === undefined) return undefined
+    const isSum = node.op === 'Add' || node.op === 'Gemm' || node.op === 'Sum'
+    const [x = ''] = (isSum ? byName.get(`${name}.centred`) : node)?.inputs ?? []
+    const plain = (op: string, at: string, inputs: readonly string[], attributes: Node['attributes'] = {}): Node => ({
+      op,
+      name: at,
+      inputs,
+      outputs: [at],
+      attributes,
+    })
+    const products = parts.map((part) => plain('MatMul', `${part}.plain`, [x, weights.get(part)?.name ?? '']))
+    const outputs = products.map((product) => product.name)
+    const all = plain('Concat', `${name}.beside`, outputs, { axis: -1 })
+    // What an affine weight's products were summed with, a low-rank path, is summed with the one that is here.
+    const path = node.op === 'Sum' ? node.inputs.slice(2) : []
+    return [...products, all, { ...plain('Sum', name, [all.name, ...path]), outputs: node.outputs }]
   }
   const writer = new BinaryWriter()
-  rewrite(model, writer, GRAPH_FIELD, (bytes, into) => {
-    let at = 0
-    rewrite(bytes, into, NODE_FIELD, (node, to) => {
-      const replaced = replacement(graph.nodes[at]?.name ?? '')
-      at += 1
-      if (replaced === undefined) to.raw(node)
-      else writeNode(to, replaced)
-    })
-    for (const weight of weights.values()) {
-      into.tag(INITIALIZER_FIELD, WireType.LengthDelimited).fork()
-      writeExternal(into, weight)
-      into.join()
-    }
-  })
+  rewrite(model, writer, GRAPH_FIELD, (bytes) =>
+    message(writer, GRAPH_FIELD, (into) => {
+      let at = 0
+      rewrite(bytes, into, NODE_FIELD, (node) => {
+        const replaced = replacement(graph.nodes[at]?.name ?? '')
+        at += 1
+        if (replaced === undefined) message(into, NODE_FIELD, (to) => to.raw(node))
+        else for (const one of replaced) message(into, NODE_FIELD, (to) => writeNode(to, one))
+      })
+      for (const weight of weights.values()) message(into, INITIALIZER_FIELD, (to) => writeExternal(to, weight))
+    }),
+  )
   return writer.finish()
 }
 
-/** Copies a message field by field, those of number `field` through `change`. */
-function rewrite(
-  bytes: Uint8Array,
-  writer: BinaryWriter,
-  field: number,
-  change: (bytes: Uint8Array, writer: BinaryWriter) => void,
-): void {
+function message(writer: BinaryWriter, field: number, write: (writer: BinaryWriter) => void): void {
+  writer.tag(field, WireType.LengthDelimited).fork()
+  write(writer)
+  writer.join()
+}
+
+/** Copies a message field by field; for those of number `field`, `change` writes what it likes. */
+function rewrite(bytes: Uint8Array, writer: BinaryWriter, field: number, change: (bytes: Uint8Array) => void): void {
   const reader = new BinaryReader(bytes)
   while (reader.pos < reader.len) {
     const start = reader.pos
     const [number, type] = reader.tag()
-    if (number === field && type === WireType.LengthDelimited) {
-      const inner = reader.bytes()
-      writer.tag(number, type).fork()
-      change(inner, writer)
-      writer.join()
-    } else {
+    if (number === field && type === WireType.LengthDelimited) change(reader.bytes())
+    else {
       reader.skip(type)
       writer.raw(bytes.subarray(start, reader.pos))
     }

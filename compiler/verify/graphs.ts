@@ -53,17 +53,18 @@ export class Graphs {
   }
 }
 
-/** Per probe, the logits of the graph at `path`, which has the engine's form and no low-rank path. */
-export async function runBase(
+/** Per probe, the logits of the graph at `path`, which has the engine's form, and takes one row with its `side`. */
+export async function runOne(
   place: GraphFolder,
   { base }: Manifest,
   path: string,
   probes: readonly Probe[],
+  side: SidePath = PLAIN,
 ): Promise<Logits> {
   const session = await openGraph(place, path)
   try {
     const logits: Float32Array[] = []
-    for (const probe of probes) logits.push(...(await runEngine(session, base.architecture, probe, PLAIN)))
+    for (const probe of probes) logits.push(...(await runEngine(session, base.architecture, probe, side)))
     return logits
   } finally {
     await session.release()

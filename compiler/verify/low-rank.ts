@@ -1,9 +1,9 @@
 // Routed and stacked artifacts: the low-rank path of each adapter against its merged form, on both graphs.
 import type { Manifest } from '../contract.ts'
-import { Graphs, KINDS, type Outputs, runBase, tallyOf } from './graphs.ts'
+import { Graphs, KINDS, type Outputs, runOne, tallyOf } from './graphs.ts'
 import { writePlainForm } from './plain-form.ts'
 import { compareDequantised } from './quantised.ts'
-import { routedOf, type SidePath, stackOf } from './side-path.ts'
+import { routedOf, type SidePath, sharedOf, stackOf } from './side-path.ts'
 import { deltasOf, loadSubject, type Subject, wholeStack } from './subjects.ts'
 import { type Task, withScratch } from './task.ts'
 
@@ -19,7 +19,7 @@ export async function verifyLowRank(task: Task): Promise<void> {
     findings.compared(names, { rank: 1, change: 0 }, tallyOf(base.engine[0], base.model[0], manifest))
     const { base: baseGraph, model } = manifest.graphs
     if (baseGraph !== undefined) {
-      const logits = await runBase(artifact, manifest, baseGraph, probes)
+      const logits = await runOne(artifact, manifest, baseGraph, probes)
       const plain = { subject: 'base', form: 'base', against: model, graph: baseGraph }
       findings.compared(plain, { rank: 1, change: 0 }, tallyOf(logits, base.model[0], manifest))
     }
@@ -58,6 +58,11 @@ async function verifySubjects(task: Task, graphs: Graphs, base: Outputs, subject
       const names = { subject: name, form: manifest.target, against: 'merged', graph: manifest.graphs[kind] }
       findings.compared(names, { rank, change }, tallyOf(own[kind][0], merged[kind][0], manifest))
     }
+    const { shared } = manifest.graphs
+    if (shared === undefined) continue
+    const logits = await runOne(task.artifact, manifest, shared, probes, sharedOf(manifest, subject.modules))
+    const names = { subject: name, form: manifest.target, against: 'merged', graph: shared }
+    findings.compared(names, { rank, change }, tallyOf(logits, merged.engine[0], manifest))
   }
 }
 

@@ -62,6 +62,32 @@ function groupsOf({ architecture }: Manifest['base'], adapters: readonly Modules
   return feeds
 }
 
+/** For engine-shared.onnx, whose rows all use `adapter`: the A of a site side by side, its B on a diagonal. */
+export function sharedOf({ base }: Manifest, adapter: Modules): SidePath {
+  const feeds: Record<string, Feeds[string]> = {}
+  for (const { name, linears } of sitesOf(base.architecture)) {
+    const rank = Math.max(1, ...linears.map(({ module }) => adapter.get(module)?.r ?? 1))
+    const pairs = linears.map((linear) => factorsOf(linear, adapter, rank))
+    const [inSize = 0] = linears.map((linear) => linear.in)
+    const width = linears.reduce((sum, { out }) => sum + out, 0)
+    const A = beside(
+      pairs.map((pair) => pair.A),
+      inSize,
+    )
+    const B = new Float32Array(linears.length * rank * width)
+    let column = 0
+    for (const [index, { out }] of linears.entries()) {
+      for (let k = 0; k < rank; k += 1) {
+        B.set(pairs[index]?.B.subarray(k * out, (k + 1) * out) ?? [], (index * rank + k) * width + column)
+      }
+      column += out
+    }
+    feeds[graphNames.sharedA(name)] = floats(A, inSize, linears.length * rank)
+    feeds[graphNames.sharedB(name)] = floats(B, linears.length * rank, width)
+  }
+  return { rows: 1, feeds: {}, engine: feeds }
+}
+
 /** A [in, rank] and B [rank, out] of a linear, zeros where there are none. */
 function factorsOf({ module, in: inSize, out }: Linear, modules: Modules | undefined, rank: number) {
   const [A, B] = [new Float32Array(inSize * rank), new Float32Array(rank * out)]

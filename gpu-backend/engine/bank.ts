@@ -39,6 +39,11 @@ export class Bank {
     this.#slots[slot] = packed
   }
 
+  /** The adapter that all of these slots hold, where it is one. */
+  only([slot = 0, ...others]: readonly number[]): Packed | undefined {
+    return others.every((other) => other === slot) ? (this.#slots[slot] ?? undefined) : undefined
+  }
+
   /** Inputs for rows `first` … of the cache, each with its slot. One adapter for all is read where it lies. */
   feeds(first: number, slots: readonly number[]): Record<string, Tensor> {
     const rows = slots.map((slot) => this.#slots[slot] ?? null)

@@ -29,8 +29,10 @@ interface OwnRow {
   readonly need: number
 }
 
-/** Smallest capacity; the next ones double, so that the graph sees few shapes and growth copies little. */
+/** Smallest capacity, and the step to the next ones. */
 const SMALLEST_CAPACITY = 64
+/** From four times that on, an octave has four: attention reads up to the capacity, and growth must not copy too often. */
+const STEPS_PER_OCTAVE = 4
 /** Capacity shrinks only when rows need a quarter of it or less: not at every departure. */
 const SHRINK_BELOW = 4
 
@@ -225,7 +227,10 @@ export class Cache implements PrefixBlocks {
 
   #bucket(tokens: number): number {
     let capacity = SMALLEST_CAPACITY
-    while (capacity < tokens) capacity *= 2
+    while (capacity < tokens) {
+      const octave = 2 ** Math.floor(Math.log2(capacity))
+      capacity += Math.max(SMALLEST_CAPACITY, octave / STEPS_PER_OCTAVE)
+    }
     return Math.min(capacity, this.#shape.maxPositions)
   }
 
@@ -286,7 +291,9 @@ export class Cache implements PrefixBlocks {
   }
 }
 
+/** As the sampler's check: x·0 is NaN where x is not finite. */
 function allFinite(values: Float32Array): boolean {
-  for (const value of values) if (!Number.isFinite(value)) return false
-  return true
+  let sum = 0
+  for (let at = 0; at < values.length; at++) sum += values[at]! * 0
+  return sum === 0
 }

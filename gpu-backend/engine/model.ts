@@ -2,6 +2,7 @@
 // Another runtime (WebGPU with the cache on the device) is another file with this interface.
 import { graphNames, type Manifest } from '../../compiler/contract.ts'
 import type { Session, Tensor } from '../../runtime/session.ts'
+import { type Alone, MAX_SHARED_TOKENS } from './alone.ts'
 import type { Bank } from './bank.ts'
 import type { Cache, CacheRow } from './cache.ts'
 import type { PrefixBlocks } from './prefix-cache.ts'
@@ -45,13 +46,15 @@ export interface ModelParts {
   readonly cache: Cache
   /** The same model without low-rank paths, for batches of base rows; without it they run zeros. */
   readonly base?: Session | undefined
+  /** The same model for steps whose rows all use one adapter. */
+  readonly alone?: Alone | undefined
   /** Undefined for a graph without a low-rank path: then every slot is 0. */
   readonly bank: Bank | undefined
   /** Inputs that are the same in every run. */
   readonly fixed: Readonly<Record<string, Tensor>>
 }
 
-export function createModel({ manifest, session, base, cache, bank, fixed }: ModelParts): Model {
+export function createModel({ manifest, session, base, alone, cache, bank, fixed }: ModelParts): Model {
   const { layers, kvHeads, headDim, vocabSize, maxPositions } = manifest.base.architecture
   const cached = new Map<string, Record<string, Tensor>>()
   let seen = -1
@@ -106,6 +109,11 @@ export function createModel({ manifest, session, base, cache, bank, fixed }: Mod
     if (bank === undefined) return session.run(Object.assign(feeds, fixed))
     const slots = inputs.map(({ slot }) => slot)
     if (base !== undefined && slots.every((slot) => slot === 0)) return base.run(feeds)
+    const only = alone && bank.only(slots)
+    if (only !== undefined && feeds[graphNames.inputIds]!.data.length <= MAX_SHARED_TOKENS) {
+      const factors = alone?.feeds(only)
+      if (factors !== undefined) return alone!.session.run(Object.assign(feeds, factors))
+    }
     return session.run(Object.assign(feeds, bank.feeds(first, slots)))
   }
 

@@ -53,6 +53,29 @@ test('a base row is the same, bit for bit, alone among base rows and beside adap
   await opened.session.release()
 })
 
+test('an adapter that stays alone goes on as it would beside others, in another graph', async () => {
+  const tiny = await compileTiny()
+  const opened = await openModel({ ...CONFIG, artifact: tiny.path })
+  opened.bank!.write(1, filled(tiny, opened.bank!, 0.01))
+  const run = async (slots: readonly number[]): Promise<Float32Array[]> => {
+    const rows = slots.map((slot) => ({ row: opened.model.open(40), slot }))
+    const first: Float32Array[] = []
+    for (let step = 0; step < 20; step++) {
+      const inputs = rows.map(({ row, slot }) => ({ row, slot, tokens: [20 + step], logits: 'last' as const }))
+      const [output] = await opened.model.forward(inputs)
+      first.push(output!.logits[0]!)
+    }
+    for (const { row } of rows) opened.model.close(row)
+    return first
+  }
+  const alone = await run([1, 1, 1])
+  const beside = await run([1, 0])
+  for (const [step, logits] of alone.entries()) {
+    expect(Math.max(...logits.map((logit, id) => Math.abs(logit - beside[step]![id]!)))).toBeLessThan(1e-4)
+  }
+  await opened.session.release()
+})
+
 test('outputs come in the order of the inputs, however the rows lie', async () => {
   const tiny = await compileTiny()
   const opened = await openModel({ ...CONFIG, artifact: tiny.path })

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Graph, Node } from '../../compiler/onnx/model.ts'
 import { attachPaths } from '../../compiler/passes/attach-paths.ts'
+import { attachShared, canShare } from '../../compiler/passes/attach-shared.ts'
 import { attachSlots } from '../../compiler/passes/attach-slots.ts'
 import { type Delta, mergeDelta } from '../../compiler/passes/merge-delta.ts'
 import { expectRefusal } from './failing.ts'
@@ -68,6 +69,34 @@ describe('attachPaths', () => {
     ])
   })
 
+  it('puts the products with B side by side where the linears of a site are one', () => {
+    const joined = { ...linear, name: 'm.n.MatMul' }
+    expect(nodesOf(attachPaths({ ...graph, nodes: [joined, after] }, [pair]))).toEqual([
+      'MatMul x path.m.lora_A → m.lora_A.MatMul',
+      'Split m.lora_A.MatMul → m.low n.low',
+      'MatMul x w → m.base',
+      'MatMul m.low path.m.lora_B → m.lora_B.MatMul',
+      'MatMul n.low path.n.lora_B → n.lora_B.MatMul',
+      'Concat m.lora_B.MatMul n.lora_B.MatMul → m.lora_B.all',
+      'Add m.base m.lora_B.all → y',
+      'Sigmoid y → z',
+    ])
+  })
+
+  it('sums the two products of an affine weight and the path at once', () => {
+    const alone = { name: 'm', linears: pair.linears.slice(0, 1) }
+    const nodes: Node[] = [
+      { ...linear, op: 'MatMulNBits', name: 'm.MatMul.centred', outputs: ['c'] },
+      { ...linear, op: 'Add', inputs: ['c', 'o'] },
+    ]
+    expect(nodesOf(attachPaths({ ...graph, nodes }, [alone]))).toEqual([
+      'MatMulNBits x w → c',
+      'MatMul x path.m.lora_A → m.lora_A.MatMul',
+      'MatMul m.lora_A.MatMul path.m.lora_B → m.lora_B.MatMul',
+      'Sum c o m.lora_B.MatMul → y',
+    ])
+  })
+
   it('takes the product as it is where a site has one linear', () => {
     const alone = { name: 'm', linears: pair.linears.slice(0, 1) }
     expect(nodesOf(attachPaths(graph, [alone]))).toEqual([
@@ -83,6 +112,33 @@ describe('attachPaths', () => {
     const apart = { ...graph, nodes: [linear, { ...other, inputs: ['y', 'v'] }] }
     expect(() => attachPaths(apart, [pair])).toThrow('n does not read what m reads')
     expect(() => attachPaths(graph, [pair])).toThrow('the graph has no node n.MatMul')
+  })
+})
+
+describe('attachShared', () => {
+  const pair = {
+    name: 'm',
+    linears: [
+      { module: 'm', in: 3, out: 2 },
+      { module: 'n', in: 3, out: 5 },
+    ],
+  }
+  const joined = { ...graph, nodes: [{ ...linear, name: 'm.n.MatMul' }, after] }
+
+  it('computes y = (x·A)·B + x·W for all linears of a site at once', () => {
+    const { nodes } = attachShared(joined, [pair])
+    expect(nodes.map(({ op, inputs, outputs }) => [op, ...inputs, '→', ...outputs].join(' '))).toEqual([
+      'MatMul x w → m.base',
+      'MatMul x shared.m.lora_A → m.lora_A.MatMul',
+      'Gemm m.lora_A.MatMul shared.m.lora_B m.base → y',
+      'Sigmoid y → z',
+    ])
+  })
+
+  it('is there where each site is one product, and a bug elsewhere', () => {
+    expect(canShare(joined, [pair])).toBe(true)
+    expect(canShare(graph, [pair])).toBe(false)
+    expect(() => attachShared(graph, [pair])).toThrow('the graph has no node m.n.MatMul')
   })
 })
 

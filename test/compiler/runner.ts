@@ -70,7 +70,7 @@ function slotsOf(bank: Bank, rows: readonly Row[]): number[] {
   })
 }
 
-/** For engine.onnx: as few groups as there can be where neighbours use the same adapter equally often, else one a row. */
+/** For engine-shared.onnx, the factors of the one adapter; for engine.onnx as few groups as there can be where neighbours use the same adapter equally often, else one a row. */
 function groupFeeds(
   inputs: readonly string[],
   manifest: Manifest,
@@ -90,13 +90,19 @@ function groupFeeds(
   while (next < manifest.bank.length) {
     const others = manifest.bank.slice(next + 1)
     // A linear that no A is named after shares that of the one before it.
-    const end = others.findIndex(({ module }) => inputs.includes(graphNames.pathA(module)))
+    const end = others.findIndex(
+      ({ module }) => inputs.includes(graphNames.pathA(module)) || inputs.includes(graphNames.sharedA(module)),
+    )
     const linears = manifest.bank.slice(next, end === -1 ? undefined : next + 1 + end)
     next += linears.length
     const [first] = linears as [Manifest['bank'][number]]
     const R = bank.feeds[graphNames.bankA(first.module)]?.dims[2] ?? 0
     const wide = R * linears.length
     const A = new Float32Array(groups.length * first.in * wide)
+    const width = linears.reduce((sum, { out }) => sum + out, 0)
+    const diagonal = new Float32Array(wide * width)
+    const isShared = inputs.includes(graphNames.sharedA(first.module))
+    let column = 0
     for (const [index, { module, out }] of linears.entries()) {
       const B = new Float32Array(groups.length * R * out)
       for (const [group, slot] of groups.entries()) {
@@ -106,9 +112,16 @@ function groupFeeds(
           A.set(columns.subarray(i * R, (i + 1) * R), (group * first.in + i) * wide + index * R)
         }
       }
-      feeds[graphNames.pathB(module)] = float(B, groups.length, R, out)
+      for (let k = 0; k < R; k += 1) {
+        diagonal.set(B.subarray(k * out, (k + 1) * out), (index * R + k) * width + column)
+      }
+      column += out
+      if (!isShared) feeds[graphNames.pathB(module)] = float(B, groups.length, R, out)
     }
-    feeds[graphNames.pathA(first.module)] = float(A, groups.length, first.in, wide)
+    if (isShared) {
+      feeds[graphNames.sharedA(first.module)] = float(A, first.in, wide)
+      feeds[graphNames.sharedB(first.module)] = float(diagonal, wide, width)
+    } else feeds[graphNames.pathA(first.module)] = float(A, groups.length, first.in, wide)
   }
   return feeds
 }
@@ -224,6 +237,11 @@ export class EngineRunner {
 
   static async open(path: string, manifest: Manifest): Promise<EngineRunner> {
     return new EngineRunner(await openSession(join(path, manifest.graphs.engine), { threads: 1 }), manifest)
+  }
+
+  /** engine-shared.onnx: of a step whose rows all use one adapter. */
+  static async openShared(path: string, manifest: Manifest): Promise<EngineRunner> {
+    return new EngineRunner(await openSession(join(path, manifest.graphs.shared ?? ''), { threads: 1 }), manifest)
   }
 
   release = () => this.#session.release()

@@ -81,6 +81,26 @@ describe.each(VARIANTS)('routed, adapter %s', (variant) => {
   })
 })
 
+describe.each(VARIANTS)('routed, all rows of %s', (variant) => {
+  it('give the logits of transformers and PEFT on engine-shared.onnx', async () => {
+    const shared = await EngineRunner.openShared(artifact.path, artifact.manifest)
+    const cache = shared.newCache(oracle.prompts.length, 32)
+    const rows = oracle.prompts.map((ids) => ({ ids, adapter: variant }))
+    const counts = oracle.prompts.map(({ length }) => length)
+    const found = await shared.step(
+      rows,
+      counts.map(() => 0),
+      counts,
+      cache,
+      bank,
+    )
+    for (const [prompt, logits] of found.entries()) {
+      expect(maxError(logits, expected(variant, prompt))).toBeLessThan(TOLERANCE)
+    }
+    await shared.release()
+  })
+})
+
 describe.each(['a', 'b'])('merged, adapter %s', (name) => {
   it('gives the logits of PEFT, unmerged and merged, on both graphs', async () => {
     await using merged = await compileToDisk({ base: base(), adapters: [adapter(name)], target: 'merged' })

@@ -61,14 +61,16 @@ const lines = ({ comparisons }: Verification) =>
 describe('an untouched artifact passes', () => {
   it('routed: each adapter on both graphs against its merged form', async () => {
     const found = await run(pristine.routed!)
-    expect(found).toMatchObject({ ok: true, problems: [], notes: [], target: 'routed', files: 7 })
+    expect(found).toMatchObject({ ok: true, problems: [], notes: [], target: 'routed', files: 8 })
     expect(lines(found)).toEqual([
       'base base model.onnx engine.onnx true',
       'base base model.onnx engine-base.onnx true',
       'a routed merged model.onnx true',
       'a routed merged engine.onnx true',
+      'a routed merged engine-shared.onnx true',
       'b routed merged model.onnx true',
       'b routed merged engine.onnx true',
+      'b routed merged engine-shared.onnx true',
     ])
     expect(found.effects.map(({ subject, effect }) => [subject, effect])).toEqual([
       ['a', 'clear'],
@@ -205,7 +207,11 @@ describe('an artifact that was forged whole', () => {
       expect((await run(path)).problems).toEqual([])
       const found = await run(path, sources)
       const about = found.problems.filter((problem) => problem.startsWith('"a"'))
-      expect(about.map((problem) => / on (\S+):/.exec(problem)?.[1])).toEqual(['model.onnx', 'engine.onnx'])
+      expect(about.map((problem) => / on (\S+):/.exec(problem)?.[1])).toEqual([
+        'model.onnx',
+        'engine.onnx',
+        'engine-shared.onnx',
+      ])
       expect(Number(/ is [\d.e+-]+, ([\d.e+]+) times the bound/.exec(about[0]!)?.[1])).toBeGreaterThan(10)
       expect(found.problems.some((problem) => problem.startsWith('"b"'))).toBe(false)
     }

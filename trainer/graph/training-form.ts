@@ -36,6 +36,8 @@ export const makeTrainingForm: MakeForm = (builder, config): Form => {
 
   return {
     rows: rowsApart(builder, headDim),
+    fused: false,
+    joined: false,
     attend(layer, { q, k, v }) {
       const at = `layers.${layer}.attn`
       const turned = builder.node('Transpose', `${at}.keys`, [k], { perm: [0, 1, 3, 2] })
