@@ -5,6 +5,8 @@ import { table } from '../table.ts'
 
 /** Modules that are listed: those that stand out. `--json` and `--html` have all of them. */
 const LISTED_MODULES = 12
+/** Modules, or their names, that a line has room for. */
+const LISTED_KEYS = 8
 /** What stands out comes first. */
 const ORDER = ['too-low', 'at-limit', 'unused', 'spare', 'fits']
 
@@ -26,6 +28,7 @@ function describeAdapter({
   modules,
   parameters,
   recommendedParameters,
+  recommended,
   intruders,
 }: AdapterReport) {
   const sorted = [...modules].sort((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict) || b.tail - a.tail)
@@ -49,11 +52,20 @@ function describeAdapter({
     `${name}: ${verdict}`,
     printable(sentence),
     `${parameters} parameters, ${recommendedParameters} at the recommended ranks`,
+    ...(modules.every(({ r, recommendedRank }) => r === recommendedRank) ? [] : [describeRetraining(recommended)]),
     ...(intruders === undefined ? [] : [`${intruders} intruder dimensions`]),
     '',
     table(head, rows),
     ...(rest > 0 ? [`… and ${rest} more modules, in --json and --html`] : []),
   ].join('\n')
+}
+
+/** As the options of `sidepath train`, where they fit on a line. */
+function describeRetraining({ r, rank_pattern: pattern, leave_out: unused }: AdapterReport['recommended']): string {
+  const keys = Object.entries(pattern)
+  if (keys.length + unused.length > LISTED_KEYS) return `those: recommended.rank_pattern in --json`
+  const options = [`--r ${r}`, ...keys.map(([key, rank]) => `--rank-pattern ${printable(key)}=${rank}`)].join(' ')
+  return `to train at those: ${options}${unused.length === 0 ? '' : `, without ${unused.map(printable).join(', ')}`}`
 }
 
 function describeLosses(adapters: readonly AdapterReport[]): string {

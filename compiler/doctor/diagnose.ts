@@ -11,6 +11,7 @@ import { type FloatTensorSource, isFloatTensor, readFloats } from '../safetensor
 import { figuresOf } from './figures.ts'
 import { intrudersOf } from './intruders.ts'
 import { overlapOf } from './overlap.ts'
+import { recommend } from './recommend.ts'
 import { type AdapterReport, DOCTOR_SCHEMA, type DoctorReport, type ModuleReport, type PairReport } from './report.ts'
 import { isFlagged, judge, judgeAdapter } from './saturation.ts'
 import { describeAdapter, describeModule } from './sentences.ts'
@@ -163,6 +164,7 @@ function summarise(
     sentence: describeAdapter(verdict, modules, measured),
     parameters: count(({ r }) => r),
     recommendedParameters: count(({ recommendedRank }) => recommendedRank),
+    recommended: recommend(modules),
     ...(found.length === 0 ? {} : { intruders: found.reduce((sum, n) => sum + n, 0) }),
     modules,
   }

@@ -98,7 +98,7 @@ function summarySection(adapters: readonly AdapterReport[]): string {
 }
 
 function adapterSection(adapter: AdapterReport): string {
-  const { name, verdict, sentence, modules, ladder } = adapter
+  const { name, verdict, sentence, modules, ladder, recommended } = adapter
   const sorted = [...modules].sort((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict) || b.norm - a.norm)
   const plotted = sorted.slice(0, PLOTTED_MODULES)
   const some = plotted.length < modules.length ? `, the first ${plotted.length} of ${modules.length}` : ''
@@ -123,7 +123,8 @@ function adapterSection(adapter: AdapterReport): string {
   return [
     `<section><h2>${escapeHtml(name)} <span class="badge ${verdict}">${verdict}</span></h2><p>${escapeHtml(sentence)}</p>`,
     `<div class="plots">${figures.join('')}</div>`,
-    `<details><summary>All ${modules.length} modules</summary>${moduleTable(name, sorted)}</details></section>`,
+    `<details><summary>All ${modules.length} modules</summary>${moduleTable(name, sorted)}</details>`,
+    `<details><summary>The recommended ranks as training takes them</summary><pre>${escapeHtml(JSON.stringify(recommended, null, 2))}</pre></details></section>`,
   ].join('\n')
 }
 

@@ -76,6 +76,12 @@ export const AdapterSchema = z.strictObject({
   /** Numbers in A and B, now and at the recommended ranks. */
   parameters: Count,
   recommendedParameters: Count,
+  /** The recommended ranks as training takes them. */
+  recommended: z.strictObject({
+    r: Count,
+    rank_pattern: z.record(z.string(), Count),
+    leave_out: z.array(z.string()).readonly(),
+  }),
   intruders: Count.optional(),
   modules: z.array(ModuleSchema),
   /** On general text. */

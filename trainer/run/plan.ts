@@ -9,8 +9,8 @@ import type { LoraSpec } from '../lora/spec.ts'
 import type { TrainOptions } from './options.ts'
 import { piecesFor } from './pieces.ts'
 
-/** Node and ONNX Runtime before anything is loaded. */
-const PROCESS_BYTES = 60 * 2 ** 20
+/** Node, this program and ONNX Runtime with a small graph, measured. */
+const PROCESS_BYTES = 200 * 2 ** 20
 const FLOAT = 4
 /** P, its gradient, and two moments. */
 const COPIES = 4
