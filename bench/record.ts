@@ -11,6 +11,15 @@ export interface Row {
   readonly value: string
   /** Every sample, in the unit of `value`, in the order taken. */
   readonly samples?: readonly number[]
+  /** Where it is a line of a plot. */
+  readonly line?: Line
+}
+
+export interface Line {
+  /** Of the panel. */
+  readonly title: string
+  readonly name: string
+  readonly points: readonly { readonly x: number; readonly y: number }[]
 }
 
 export function record(name: string, command: string, rows: readonly Row[]): void {

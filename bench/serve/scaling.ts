@@ -1,13 +1,11 @@
-// Tokens a second against the rows of a step, and against the adapters that are resident; drawn into docs/scaling.svg.
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+// Tokens a second against the rows of a step, and against the adapters that are resident. `node scripts/scaling.ts` draws
+// docs/scaling.svg from what is recorded.
 import type { Input } from '../../gpu-backend/engine/model.ts'
 import { type OpenModel, openModel } from '../../gpu-backend/engine/open.ts'
 import { adapterReader } from '../../gpu-backend/engine/store.ts'
-import type { Row } from '../record.ts'
+import type { Line, Row } from '../record.ts'
 import { alternate, median, round } from './alternate.ts'
 import { type Fixture, RANK, smollm2, THREADS } from './fixture.ts'
-import { type Line, plot } from './plot.ts'
 
 const ROWS = [1, 2, 4, 8, 16]
 const RESIDENT = [1, 4, 16, 64, 256]
@@ -18,28 +16,18 @@ const WARM_UP = 3
 const STEPS_OF_ANSWER = 16
 /** 256 adapters on all linears would be 5 GB. */
 const TARGETS = /\.(?:q_proj|v_proj)$/
-const PLOT = join(import.meta.dirname, '..', '..', 'docs', 'scaling.svg')
 
 export async function scaling(): Promise<Row[]> {
   const fixture = await smollm2()
   const times = Number(process.env.TIMES ?? 30)
   try {
-    const byRows = await overRows(fixture, times)
-    const byResident = await overResident(fixture, times)
-    await writeFile(
-      PLOT,
-      plot([
-        { title: 'rows of a step', lines: byRows.lines },
-        { title: `resident adapters, 8 rows, changed every ${STEPS_OF_ANSWER} steps`, lines: byResident.lines },
-      ]),
-    )
-    return [...byRows.rows, ...byResident.rows]
+    return [...(await overRows(fixture, times)), await overResident(fixture, times)]
   } finally {
     await fixture.remove()
   }
 }
 
-async function overRows(fixture: Fixture, times: number): Promise<{ rows: Row[]; lines: Line[] }> {
+async function overRows(fixture: Fixture, times: number): Promise<Row[]> {
   const open = await opened(fixture, MOST_ROWS, 3 * ROWS.reduce((sum, count) => sum + count))
   try {
     await fill(fixture, open, MOST_ROWS, /./)
@@ -57,14 +45,16 @@ async function overRows(fixture: Fixture, times: number): Promise<{ rows: Row[];
     }
     const ms = await alternate(cases, times, Math.min(WARM_UP, times))
     const rate = (kind: string, count: number) => (count / median(ms.get(`${kind} ${count}`))) * 1000
-    const lines = kinds.map(([name]) => ({ name, points: ROWS.map((x) => ({ x, y: rate(name, x) })) }))
-    return { lines, rows: lines.map((line) => rowOf(`rows ${ROWS.join(', ')}, ${line.name}`, line)) }
+    return kinds.map(([name]) => {
+      const line = { title: 'rows of a step', name, points: ROWS.map((x) => ({ x, y: rate(name, x) })) }
+      return rowOf(`rows ${ROWS.join(', ')}, ${name}`, line)
+    })
   } finally {
     await open.session.release()
   }
 }
 
-async function overResident(fixture: Fixture, times: number): Promise<{ rows: Row[]; lines: Line[] }> {
+async function overResident(fixture: Fixture, times: number): Promise<Row> {
   const most = Math.max(...RESIDENT)
   const count = 8
   const open = await opened(fixture, most, count)
@@ -85,8 +75,12 @@ async function overResident(fixture: Fixture, times: number): Promise<{ rows: Ro
     const spent = new Map<number, number[]>(RESIDENT.map((resident) => [resident, []]))
     await alternate(cases, Math.max(3, Math.ceil(times / 4)), 0)
     const points = RESIDENT.map((x) => ({ x, y: median(spent.get(x)) }))
-    const line = { name: 'an adapter a row', points }
-    return { lines: [line], rows: [rowOf(`8 rows over ${RESIDENT.join(', ')} resident adapters (q and v)`, line)] }
+    const title = `resident adapters (q and v); ${count} rows, which change theirs every ${STEPS_OF_ANSWER} steps`
+    return rowOf(`${count} rows over ${RESIDENT.join(', ')} resident adapters (q and v)`, {
+      title,
+      name: 'an adapter a row',
+      points,
+    })
   } finally {
     await open.session.release()
   }
@@ -119,11 +113,12 @@ async function decode({ model }: OpenModel, slots: readonly number[], steps: num
   return Object.assign(() => model.forward(inputs), { close })
 }
 
-function rowOf(what: string, { points }: Line): Row {
+function rowOf(what: string, line: Line): Row {
+  const points = line.points.map(({ x, y }) => ({ x, y: round(y) }))
   const values = points.map(({ y }) => Math.round(y))
   return {
     what: `SmolLM2-135M int4, ${what}: tokens a second`,
     value: values.join(', '),
-    samples: points.map(({ y }) => round(y)),
+    line: { ...line, points },
   }
 }

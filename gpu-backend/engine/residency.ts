@@ -33,6 +33,8 @@ export type Pinned = number | 'loading' | 'full'
  * and who comes last waits for no more than these.
  */
 const MAX_READS = 4
+/** Of them those for somebody whose turn has not come. */
+const MAX_PREFETCHES = 2
 /** The tenant of what was loaded without a request. */
 const NOBODY = ''
 
@@ -90,7 +92,7 @@ export class Residency<H extends Held = Held> {
 
   /** Reads it into host memory, for somebody whose turn has not come. Nothing, where the reader has enough to do. */
   prefetch(digest: string, mix: Mix | undefined, tenant: string): void {
-    if (this.#host.has(digest) || this.#loading.has(digest) || this.#loading.size >= MAX_READS) return
+    if (this.#host.has(digest) || this.#loading.has(digest) || this.#loading.size >= MAX_PREFETCHES) return
     this.#readInBackground(digest, mix, tenant)
   }
 

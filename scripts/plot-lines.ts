@@ -1,26 +1,36 @@
 // Lines over a logarithmic x axis, several panels side by side, as SVG.
 
-export interface Line {
+interface Line {
   readonly name: string
   readonly points: readonly { readonly x: number; readonly y: number }[]
 }
 
-export interface Panel {
+interface Panel {
+  /** Of the x axis. */
   readonly title: string
   readonly lines: readonly Line[]
 }
 
-const WIDTH = 420
+const WIDTH = 430
 const HEIGHT = 300
-const MARGIN = { left: 52, right: 16, top: 34, bottom: 40 }
+const FOOT = 22
+const MARGIN = { left: 50, right: 20, top: 34, bottom: 46 }
 const COLOURS = ['#4c78a8', '#f58518', '#54a24b', '#b279a2']
 const TICKS = 4
 
-export function plot(panels: readonly Panel[]): string {
-  const drawn = panels.map((panel, at) => `<g transform="translate(${at * WIDTH} 0)">${draw(panel)}</g>`)
+/** `foot`: a line below all panels. */
+export function plotLines(panels: readonly Panel[], foot: string): string {
+  const drawn = panels.map((panel, at) => `<g transform="translate(${at * WIDTH} 0)">\n${draw(panel)}\n</g>`)
   const style = 'font-family="sans-serif" font-size="11" fill="#333"'
-  const size = `${panels.length * WIDTH} ${HEIGHT}`
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size}" ${style}>\n<rect width="100%" height="100%" fill="#fff"/>\n${drawn.join('\n')}\n</svg>\n`
+  const size = `${panels.length * WIDTH} ${HEIGHT + FOOT}`
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size}" ${style}>`,
+    '<rect width="100%" height="100%" fill="#fff"/>',
+    ...drawn,
+    `<text x="${MARGIN.left}" y="${HEIGHT + 8}" fill="#777" font-size="10">${escaped(foot)}</text>`,
+    '</svg>',
+    '',
+  ].join('\n')
 }
 
 function draw({ title, lines }: Panel): string {
@@ -36,17 +46,23 @@ function draw({ title, lines }: Panel): string {
   )
   const scale = Array.from({ length: TICKS + 1 }, (_, at) => (top * at) / TICKS).map(
     (y) =>
-      `<line x1="${MARGIN.left}" x2="${WIDTH - MARGIN.right}" y1="${py(y)}" y2="${py(y)}" stroke="#ddd"/><text x="${MARGIN.left - 6}" y="${py(y)}" dy="4" text-anchor="end">${Math.round(y)}</text>`,
+      `<line x1="${MARGIN.left}" x2="${WIDTH - MARGIN.right}" y1="${py(y)}" y2="${py(y)}" stroke="#ddd"/>` +
+      `<text x="${MARGIN.left - 6}" y="${py(y)}" dy="4" text-anchor="end">${Math.round(y)}</text>`,
   )
+  // Below the lines, which rise to the right.
+  const legend = HEIGHT - MARGIN.bottom - 10 - 15 * (lines.length - 1)
   const drawn = lines.map(({ name, points }, at) => {
     const colour = COLOURS[at % COLOURS.length]
     const path = points.map(({ x, y }) => `${px(x)},${py(y)}`).join(' ')
     const dots = points.map(({ x, y }) => `<circle cx="${px(x)}" cy="${py(y)}" r="3" fill="${colour}"/>`).join('')
-    const label = `<text x="${MARGIN.left + 8}" y="${MARGIN.top + 12 + 14 * at}" fill="${colour}">${name}</text>`
+    const [x, y] = [WIDTH - MARGIN.right - 8, legend + 15 * at]
+    const label = `<text x="${x}" y="${y}" fill="${colour}" text-anchor="end">${escaped(name)}</text>`
     return `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="2"/>${dots}${label}`
   })
-  const heading = `<text x="${MARGIN.left}" y="16" font-weight="bold">tokens a second by ${title}</text>`
-  return [heading, ...scale, ...marks, ...drawn].join('\n')
+  const heading = `<text x="${MARGIN.left}" y="18" font-weight="bold">tokens a second</text>`
+  const middle = MARGIN.left + across / 2
+  const axis = `<text x="${middle}" y="${HEIGHT - MARGIN.bottom + 34}" text-anchor="middle">${escaped(title)}</text>`
+  return [heading, ...scale, ...marks, ...drawn, axis].join('\n')
 }
 
 /** To two digits, so that the scale has round numbers. */
@@ -56,3 +72,5 @@ function roundUp(value: number): number {
 }
 
 const fixed = (value: number): number => Math.round(value * 10) / 10
+
+const escaped = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
