@@ -5,6 +5,7 @@ import type { Context } from 'hono'
 import type { Bindings, Config } from './config.ts'
 import type { Policy } from './policy/policy.ts'
 import type { PolicyCache } from './policy/policy-cache.ts'
+import type { Keeping, Ledger } from './usage/ledger.ts'
 
 export interface Timeouts {
   /** Until a backend that has not answered at all is asked whether it is there; one that is not is given up. */
@@ -23,6 +24,7 @@ export interface World {
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>
   readonly now: () => number
   readonly timeouts: Timeouts
+  readonly keeping: Keeping
 }
 
 export type Principal =
@@ -33,10 +35,13 @@ export interface GatewayEnv {
   Bindings: Partial<Bindings>
   Variables: {
     requestId: string
+    /** The answer has all headers that it needs. */
+    isHard: boolean
     world: World
     config: Config
     db: DrizzleD1Database
     policies: PolicyCache
+    ledger: Ledger
     /** Set by the guard; there is no principal for a caller who did not authenticate. */
     principal: Principal
   }

@@ -5,6 +5,7 @@ import { type Bindings, readConfig } from '../../gateway/config.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
+import { realWorld } from '../../gateway/real-world.ts'
 import { SECRET_NAME } from '../../gateway/upstream/credential.ts'
 import { UserError } from '../fail.ts'
 import { shutdownOnSignal } from '../up/shutdown.ts'
@@ -55,7 +56,9 @@ export async function gatewayCommand(options: GatewayOptions): Promise<void> {
     await shutdown.now()
     return
   }
-  const gateway = await serveGateway({ host: options.host, port: options.port, bindings }).catch((error: unknown) => {
+  const { host, port, durability } = options
+  const keeping = { ...realWorld.keeping, beforeDispatch: durability !== 'batch' }
+  const gateway = await serveGateway({ host, port, bindings, keeping }).catch((error: unknown) => {
     throw describeListening(error, options)
   })
   await shutdown.opened(gateway.close)

@@ -31,5 +31,7 @@ export function createExecutionContext() {
 }
 
 export async function waitOnExecutionContext(context: object): Promise<void> {
-  await Promise.allSettled(owed.get(context) ?? [])
+  // More may be owed once some is done.
+  const works = owed.get(context) ?? []
+  while (works.length > 0) await Promise.allSettled(works.splice(0))
 }
