@@ -160,6 +160,19 @@ async function seed(admin: Admin, upstream: string): Promise<string[]> {
   await admin.patch('tenants/acme/experiments/colours', { status: 'running' })
   await admin.put('tenants/acme/models/assistant', { experiment: 'colours' })
   await admin.put('backends/fixed', { url: upstream, base: BASE })
+  // Budgets that count each request and are never used up: a refusal would be no answer.
+  await admin.put(`tenants/acme/prices/base`, {
+    resource: { kind: 'base', digest: BASE },
+    promptPrice: 200_000,
+    completionPrice: 800_000,
+  })
+  for (const [id, kind, metric, window, amount] of [
+    ['rate', 'each-key', 'requests', 'minute', 100_000_000],
+    ['tokens', 'each-user', 'tokens', 'day', 1_000_000_000_000],
+    ['money', 'tenant', 'cost', 'day', 1_000_000_000_000],
+  ] as const) {
+    await admin.put(`tenants/acme/limits/${id}`, { scope: { kind }, metric, window, amount })
+  }
   const keys: string[] = []
   for (let i = 0; i < KEYS; i++) {
     await admin.put(`tenants/acme/users/u${i}`, { roles: ['staff'] })

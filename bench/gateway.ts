@@ -2,6 +2,8 @@
 // interleaved in one run against one fixed upstream. Only ratios within a run mean anything.
 //
 //   PORTKEY=<folder> node bench/gateway.ts [--only node|workerd|decision]
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { measureDecision } from './gateway-decision.ts'
 import { fire } from './gateway-load.ts'
@@ -130,9 +132,9 @@ try {
     const portkey = await startPortkey(url)
     if (only !== 'workerd') {
       const pass = await startPassThrough('node', url)
-      const duties = await startNodeGateway(url, 'all duties', [])
-      const light = await startNodeGateway(url, 'all duties, durability process', ['--durability', 'process'])
-      rows.push(...(await measure([direct, portkey, pass, duties, light], 'Node')))
+      const duties = await startNodeGateway(url, 'all duties', ['--durability', 'batch'])
+      const power = await startNodeGateway(url, 'all duties, durability power', ['--durability', 'power'])
+      rows.push(...(await measure([direct, portkey, pass, duties, power], 'Node')))
     }
     if (only !== 'node') {
       const pass = await startPassThrough('workerd', url)
@@ -143,8 +145,21 @@ try {
 } finally {
   await endAll()
 }
-record(
-  only === undefined ? 'gateway' : `gateway-${only}`,
-  ['node bench/gateway.ts', ...process.argv.slice(2)].join(' '),
-  rows,
-)
+const command = ['node bench/gateway.ts', ...process.argv.slice(2)].join(' ')
+record(only === undefined ? 'raw/gateway' : `raw/gateway-${only}`, command, rows)
+
+/** What the README shows; of parts that did not run, what it showed before. */
+const SHOWN = [
+  /^(Node|workerd), JSON, \d+ connections: all duties, (requests\/s)$/,
+  /^(Node|workerd), JSON, 1 connections: (all duties|portkey), p50$/,
+  /^(Node|workerd), SSE of 20 events, 8 connections: all duties, requests\/s$/,
+  /^(decision).*: (warm p50|round trips of a cold decision)$/,
+]
+const partOf = (what: string) => PARTS.find((part) => what.toLowerCase().startsWith(part))
+const summary = join(import.meta.dirname, 'results/gateway.json')
+const before: { rows: Row[] } = existsSync(summary) ? JSON.parse(readFileSync(summary, 'utf8')) : { rows: [] }
+const measured = new Set(rows.map(({ what }) => partOf(what)))
+record('gateway', 'PORTKEY=<folder> npm run bench:gateway', [
+  ...before.rows.filter(({ what }) => !measured.has(partOf(what))),
+  ...rows.filter(({ what }) => SHOWN.some((shown) => shown.test(what))),
+])

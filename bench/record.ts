@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 export interface Row {
   /** What was measured, as the README says it. */
@@ -22,6 +22,7 @@ export interface Line {
   readonly points: readonly { readonly x: number; readonly y: number }[]
 }
 
+/** `name`: of the file; in `raw/` it is kept, and is not in the README. */
 export function record(name: string, command: string, rows: readonly Row[]): void {
   const git = (...args: string[]) => execFileSync('git', args, { encoding: 'utf8' }).trim()
   const result = {
@@ -37,9 +38,9 @@ export function record(name: string, command: string, rows: readonly Row[]): voi
       }),
     })),
   }
-  const folder = join(import.meta.dirname, 'results')
-  mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, `${name}.json`), `${JSON.stringify(result, null, 2)}\n`)
+  const file = join(import.meta.dirname, 'results', `${name}.json`)
+  mkdirSync(dirname(file), { recursive: true })
+  writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`)
   for (const { what, value } of rows) console.log(`${what}: ${value}`)
 }
 

@@ -79,9 +79,9 @@ function program(): Command {
     .addOption(
       new Option(
         '--durability <of usage>',
-        'power: on the disk before a request goes on; process: with the system, and on the disk 0.1 s later',
+        'power: on the disk before a request goes on; process: with the system, and on the disk 0.1 s later; batch: all of that 0.1 s later',
       )
-        .choices(['power', 'process'])
+        .choices(['power', 'process', 'batch'])
         .default('power'),
     )
     .action(async (options) => (await import('./gateway/gateway.ts')).gatewayCommand(options))

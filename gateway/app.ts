@@ -17,6 +17,7 @@ import { errorFields, log } from './log.ts'
 import { createObserver } from './observe-request.ts'
 import { PolicyCache } from './policy/policy-cache.ts'
 import { addReference } from './reference/add-reference.ts'
+import { Ledger } from './usage/ledger.ts'
 
 export function createApp(world: World): Hono<GatewayEnv> {
   const app = new Hono<GatewayEnv>()
@@ -38,12 +39,13 @@ export function createApp(world: World): Hono<GatewayEnv> {
   })
   app.use('*', hardenResponse)
   const policies = new PolicyCache(world.now)
-  const read = createReader()
+  const read = createReader(world)
   app.use('*', async (c, next) => {
-    const { config, db } = read(c.env)
+    const { config, db, ledger } = read(c.env)
     c.set('config', config)
     c.set('db', db)
     c.set('policies', policies)
+    c.set('ledger', ledger)
     await next()
   })
   app.use('*', createObserver(world))
@@ -65,11 +67,14 @@ export function createApp(world: World): Hono<GatewayEnv> {
 interface Ready {
   readonly config: Config
   readonly db: DrizzleD1Database
+  readonly ledger: Ledger
 }
 
 /** Bindings are checked once, not once a request. Those that will not do are looked at each time. */
-function createReader(): (bindings: Partial<Bindings>) => Ready {
+function createReader({ keeping, now }: World): (bindings: Partial<Bindings>) => Ready {
   const known = new WeakMap<Partial<Bindings>, Ready>()
+  /** One for each database, whatever object it comes in: what is gathered in it is of all requests. */
+  const ledgers = new WeakMap<object, Ledger>()
   return (bindings) => {
     const found = known.get(bindings)
     if (found !== undefined) return found
@@ -78,7 +83,9 @@ function createReader(): (bindings: Partial<Bindings>) => Ready {
       log('config.invalid', { bindings: config.join(',') })
       throw misconfigured()
     }
-    const ready = { config, db: drizzle(config.db) }
+    const ledger = ledgers.get(config.db) ?? new Ledger(config.db, keeping, now)
+    ledgers.set(config.db, ledger)
+    const ready = { config, db: drizzle(config.db), ledger }
     known.set(bindings, ready)
     return ready
   }

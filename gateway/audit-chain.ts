@@ -22,7 +22,7 @@ export interface AuditRow extends AuditEntry {
 }
 
 /** SHA-256 of a JSON array: the previous hash, then the fields in this order. */
-export const hashEntry = (previous: string, entry: AuditEntry): Promise<string> =>
+export const hashEntry = async (previous: string, entry: AuditEntry): Promise<string> =>
   sha256(
     JSON.stringify([
       previous,

@@ -7,6 +7,7 @@ import type { Trace } from '../telemetry/trace.ts'
 import type { Bindings, Config } from './config.ts'
 import type { Policy } from './policy/policy.ts'
 import type { PolicyCache } from './policy/policy-cache.ts'
+import type { Keeping, Ledger } from './usage/ledger.ts'
 
 export interface Timeouts {
   /** Until a backend that has not answered at all is asked whether it is there; one that is not is given up. */
@@ -27,6 +28,7 @@ export interface World {
   readonly timeouts: Timeouts
   /** Gets the spans of every request, where there is somebody who counts. */
   readonly onSpans?: ((spans: readonly Span[]) => void) | undefined
+  readonly keeping: Keeping
 }
 
 export type Principal =
@@ -37,12 +39,15 @@ export interface GatewayEnv {
   Bindings: Partial<Bindings>
   Variables: {
     requestId: string
+    /** The answer has all headers that it needs. */
+    isHard: boolean
     world: World
     config: Config
     db: DrizzleD1Database
     policies: PolicyCache
     /** Undefined: nobody looks. */
     trace: Trace | undefined
+    ledger: Ledger
     /** Set by the guard; there is no principal for a caller who did not authenticate. */
     principal: Principal
   }

@@ -5,6 +5,7 @@ import { type Bindings, readConfig } from '../../gateway/config.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
+import { realWorld } from '../../gateway/real-world.ts'
 import { SECRET_NAME } from '../../gateway/upstream/credential.ts'
 import { UserError } from '../fail.ts'
 import { shutdownOnSignal } from '../up/shutdown.ts'
@@ -66,8 +67,9 @@ export async function gatewayCommand(options: GatewayOptions): Promise<void> {
     return
   }
   const counter = metrics && createSpanCounter()
-  const { host, port } = options
-  const gateway = await serveGateway({ host, port, bindings, counter }).catch((error: unknown) => {
+  const { host, port, durability } = options
+  const keeping = { ...realWorld.keeping, beforeDispatch: durability !== 'batch' }
+  const gateway = await serveGateway({ host, port, bindings, counter, keeping }).catch((error: unknown) => {
     throw describeListening(error, options)
   })
   await shutdown.opened(gateway.close)

@@ -49,9 +49,11 @@ export interface Executor {
 /**
  * `power`: what is answered is on the disk. `process`: so are changes of the registry, but rows of usage, exposures and
  * assignments are with the operating system only. They outlive this process, however it ends; where the power fails or
- * the system dies, those of the last tenths of a second are lost.
+ * the system dies, those of the last tenths of a second are lost. `batch`: as `process`, of rows that reach this file in
+ * batches, so that a process that is killed loses those of the last tenth of a second.
  */
-export type Durability = 'power' | 'process'
+export const DURABILITIES = ['power', 'process', 'batch'] as const
+export type Durability = (typeof DURABILITIES)[number]
 
 export async function openFile(path: string, durability: Durability): Promise<Executor> {
   const worker = new Worker(join(import.meta.dirname, 'libsql-worker.ts'), { workerData: { path, durability } })

@@ -4,7 +4,7 @@ import { fdatasync, openSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import Database from 'libsql'
 import * as z from 'zod'
-import type { Failure, Rows, Unit } from './libsql-file.ts'
+import { DURABILITIES, type Failure, type Rows, type Unit } from './libsql-file.ts'
 
 /** Milliseconds that a statement waits for another process that writes to the same file. */
 const BUSY_TIMEOUT_MS = 5_000
@@ -20,9 +20,10 @@ interface Prepared {
 /** Where rows need not wait for the disk, they are on it this much later, and the time that a disk takes. */
 const FLUSH_MS = 100
 /** What was used, as it is written with every request. The registry and its audit are not among them. */
-const RECORD = /^\s*(insert into|update) "(usage|exposures|assignments|key_uses)"/i
+const RECORD =
+  /^\s*(insert into|update|delete from) "(usage|exposures|assignments|key_uses|facts|limit_windows|limit_leases)"/i
 
-const { path, durability } = z.object({ path: z.string(), durability: z.enum(['power', 'process']) }).parse(workerData)
+const { path, durability } = z.object({ path: z.string(), durability: z.enum(DURABILITIES) }).parse(workerData)
 const database = new Database(path, { timeout: BUSY_TIMEOUT_MS })
 // As in D1. `synchronous = FULL`: what was answered is on the disk, whatever happens to the power.
 for (const pragma of ['foreign_keys = ON', 'journal_mode = WAL', 'synchronous = FULL']) {
@@ -69,7 +70,7 @@ let flushing: NodeJS.Timeout | undefined
 
 /** NORMAL hands rows to the system, which writes them whatever becomes of this process; FULL waits for the disk as well. */
 function setSynchronous(group: readonly Unit[]): void {
-  const mayWait = durability === 'process' && group.every((unit) => unit.every(({ sql }) => RECORD.test(sql)))
+  const mayWait = durability !== 'power' && group.every((unit) => unit.every(({ sql }) => RECORD.test(sql)))
   const wanted = mayWait ? 'NORMAL' : 'FULL'
   if (wanted !== synchronous) database.exec(`PRAGMA synchronous = ${wanted}`)
   synchronous = wanted

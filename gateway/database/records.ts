@@ -1,5 +1,4 @@
 // The records in D1: what was assigned, exposed, served, counted and changed. Written once or settled once, by trigger.
-import { sql } from 'drizzle-orm'
 import { foreignKey, index, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { adapters, arms, bases, flag, keys, tenantId, time } from './schema.ts'
 
@@ -125,21 +124,15 @@ export const usage = sqliteTable(
     charge: text('charge', { enum: ['measured', 'bound', 'nothing'] }),
     /** Micro-units, rounded up; null while open or without a price. */
     cost: integer('cost'),
-    /** What is held of which limits while the request runs. */
+    /** Of rows of before gateways leased what they hold: see `limitLeases`. */
     holds: text('holds', { mode: 'json' }).$type<readonly Hold[]>(),
-    /** When the holds lapse if nobody settles; null where there are none, or no more. */
     heldUntil: time('held_until'),
   },
   (t) => [
     foreignKey({ columns: [t.tenantId, t.keyId], foreignColumns: [keys.tenantId, keys.id] }),
     foreignKey({ columns: [t.tenantId, t.adapterId], foreignColumns: [adapters.tenantId, adapters.id] }),
-    index('usage_key').on(t.tenantId, t.keyId),
-    index('usage_user').on(t.tenantId, t.userId),
-    index('usage_adapter').on(t.tenantId, t.adapterId),
-    index('usage_base').on(t.baseDigest),
     index('usage_created').on(t.tenantId, t.createdAt),
     index('usage_receipt').on(t.receipt),
-    index('usage_held').on(t.tenantId, t.heldUntil).where(sql`held_until IS NOT NULL`),
     index('usage_experiment').on(t.tenantId, t.experimentId, t.bucketVersion),
   ],
 )
@@ -222,6 +215,30 @@ export const limitWindows = sqliteTable(
     held: integer('held').notNull(),
   },
   (t) => [primaryKey({ columns: [t.tenantId, t.limitId, t.subject, t.start] })],
+)
+
+/**
+ * What one gateway holds of one window, for its requests that run and for those that it may admit next; part of the
+ * window's `held`. Goes when the gateway gives it back.
+ */
+export const limitLeases = sqliteTable(
+  'limit_leases',
+  {
+    id: text('id').primaryKey(),
+    tenantId: tenantId(),
+    limitId: text('limit_id').notNull(),
+    subject: text('subject').notNull(),
+    start: time('start').notNull(),
+    /** What is left of it. */
+    amount: integer('amount').notNull(),
+    /** What was added to it last. */
+    added: integer('added').notNull(),
+    /** How often its gateway has reported; a report that comes twice counts once. */
+    reports: integer('reports').notNull(),
+    /** After it, the gateway has died: what is left is free again. */
+    until: time('until').notNull(),
+  },
+  (t) => [index('limit_leases_until').on(t.until)],
 )
 
 /** A request that is to run once: claimed with its admission, and what became of it. Goes when it expires. */

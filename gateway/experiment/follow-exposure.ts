@@ -15,6 +15,9 @@ export interface Followed {
 /** Who stops an arm where no admin asked. */
 const ACTOR = 'guardrail'
 
+export const isWorthFollowing = (requestId: string, { refused, hasGuardrails }: Followed): boolean =>
+  refused || (hasGuardrails && isLookDue(requestId))
+
 /** Never throws; a failure is logged, and the next look sees what this one did not. */
 export async function followExposure(c: GatewayContext, followed: Followed): Promise<void> {
   const { tenantId, exposure, hasGuardrails, refused } = followed

@@ -41,7 +41,7 @@ export interface Shadow {
  * The subject that is bucketed: the user where the key has one, else the key. Hex, so that every SDK hashes it alike;
  * without a secret, since rotating one would move everybody to another arm.
  */
-export async function subjectDigest(policy: Policy): Promise<string> {
+export function subjectDigest(policy: Policy): string {
   const { tenantId, userId, keyId } = policy.subject
   if (userId === null && keyId === null) throw new Error('a caller who is neither key nor user')
   return sha256(JSON.stringify([tenantId, userId === null ? 'key' : 'user', userId ?? keyId]))

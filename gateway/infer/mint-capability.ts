@@ -10,12 +10,11 @@ import {
 } from '../../gpu-backend/contract.ts'
 
 const encoder = new TextEncoder()
-const encode = (bytes: Uint8Array) =>
-  btoa(String.fromCharCode(...bytes))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '')
-const HEADER = encode(encoder.encode(JSON.stringify({ alg: CAPABILITY_ALGORITHM })))
+const encode = (binary: string) => btoa(binary).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+/** A byte a character, of what is UTF-8 then. */
+const binaryOf = (bytes: Uint8Array) => String.fromCharCode(...bytes)
+const encodeText = (text: string) => encode(/[^\0-\x7f]/.test(text) ? binaryOf(encoder.encode(text)) : text)
+const HEADER = encodeText(JSON.stringify({ alg: CAPABILITY_ALGORITHM }))
 
 /** HMAC states by secret: one a gateway. */
 const started = new Map<string, ReturnType<typeof hmac.create>>()
@@ -41,6 +40,6 @@ export function mintCapability(claims: Capability, secret: string, now: number):
     exp: issuedAtS + CAPABILITY_TTL_S,
     jti: crypto.randomUUID(),
   }
-  const signed = `${HEADER}.${encode(encoder.encode(JSON.stringify(payload)))}`
-  return `${signed}.${encode(sign(signed, secret))}`
+  const signed = `${HEADER}.${encodeText(JSON.stringify(payload))}`
+  return `${signed}.${encode(binaryOf(sign(signed, secret)))}`
 }

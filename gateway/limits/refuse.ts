@@ -1,6 +1,6 @@
 // The answer where a limit is used up: OpenAI's 429, with the time after which it is worth another try.
 import { GatewayError } from '../errors.ts'
-import type { Full } from './hold.ts'
+import type { Full } from './claim.ts'
 import { WINDOW_MS } from './limit.ts'
 
 /** An SDK that retries by itself sleeps at most about this long; later, it would only hammer. */

@@ -1,6 +1,4 @@
 // What a decision was made on, kept so that it can be made again: the caller, the models of the name, the grants about them.
-import type { DrizzleD1Database } from 'drizzle-orm/d1'
-import { facts } from '../database/records.ts'
 import { sha256 } from '../digest.ts'
 import { parseModel } from '../infer/parse-model.ts'
 import { type Model, type Policy, targetsOf } from '../policy/policy.ts'
@@ -12,16 +10,16 @@ export interface Facts {
   readonly grants: readonly Grant[]
 }
 
-interface Kept {
+export interface KeptFacts {
   readonly digest: string
   readonly text: string
-  /** In the database, since this isolate wrote it. */
+  /** With the ledger, or in the database. */
   written: boolean
 }
 
 /** Mixes may be spelt in many ways; policies live for as long as nothing changes. */
 const MAX_NAMES = 64
-const known = new WeakMap<Policy, Map<string, Kept>>()
+const known = new WeakMap<Policy, Map<string, KeptFacts>>()
 
 export function factsOf(policy: Policy, asked: string): Facts {
   const { name, mix } = parseModel(asked)
@@ -33,18 +31,14 @@ export function factsOf(policy: Policy, asked: string): Facts {
 }
 
 /** Once for each policy and name: a policy is of one epoch, so its facts do not change. */
-export async function keepFacts(policy: Policy, asked: string): Promise<Kept> {
-  const names = known.get(policy) ?? new Map<string, Kept>()
+export function factsFor(policy: Policy, asked: string): KeptFacts {
+  const names = known.get(policy) ?? new Map<string, KeptFacts>()
   known.set(policy, names)
   const before = names.get(asked)
   if (before !== undefined) return before
   const text = JSON.stringify(factsOf(policy, asked))
-  const kept = { digest: await sha256(text), text, written: false }
+  const kept = { digest: sha256(text), text, written: false }
   if (names.size >= MAX_NAMES) names.clear()
   names.set(asked, kept)
   return kept
 }
-
-/** For the batch of the admission; nothing where it is there already. */
-export const writeFacts = (db: DrizzleD1Database, { digest, text, written }: Kept, createdAt: number) =>
-  written ? [] : [db.insert(facts).values({ digest, text, createdAt }).onConflictDoNothing()]

@@ -1,6 +1,6 @@
 // `Idempotency-Key`: a request under one key runs, and is charged, at most once. The key is claimed in the batch that admits
 // the request, so of two at once one runs; a later one gets the kept answer, or is told why not.
-import { and, eq, lte, type SQL, sql } from 'drizzle-orm'
+import { and, eq, gt, lte, type SQL, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { insertWhere } from '../database/insert-where.ts'
 import { idempotency, usage } from '../database/records.ts'
@@ -38,12 +38,12 @@ export interface Replay {
 }
 
 /** Null: the caller gave no key. */
-export async function readIdempotencyKey(
+export function readIdempotencyKey(
   headers: Headers,
   subject: Subject,
   request: InferRequest,
   { target }: Choice,
-): Promise<Idempotent | null> {
+): Idempotent | null {
   const key = headers.get('idempotency-key')
   if (key === null) return null
   if (!KEY.test(key)) {
@@ -52,9 +52,9 @@ export async function readIdempotencyKey(
   }
   return {
     principal: subject.keyId === null ? `user ${subject.userId}` : `key ${subject.keyId}`,
-    keyDigest: await sha256(key),
-    fingerprint: await sha256(canonical([request.path, request.model.name, JSON.parse(request.body)])),
-    runs: await sha256(JSON.stringify([target.baseDigest, runningOf(target)])),
+    keyDigest: sha256(key),
+    fingerprint: sha256(canonical([request.path, request.model.name, JSON.parse(request.body)])),
+    runs: sha256(JSON.stringify([target.baseDigest, runningOf(target)])),
     stream: request.stream,
   }
 }
@@ -78,6 +78,15 @@ const isSame = (tenantId: string, { principal, keyDigest }: Idempotent): SQL | u
 /** For the condition of the admission. */
 export const isUnclaimed = (tenantId: string, asked: Idempotent): SQL =>
   sql`not exists (select 1 from ${idempotency} where ${isSame(tenantId, asked)})`
+
+/** For a request that finds no room: an answer that is kept takes none. */
+export async function findEarlier(db: DrizzleD1Database, tenantId: string, asked: Idempotent, now: number) {
+  const [row] = await db
+    .select()
+    .from(idempotency)
+    .where(and(isSame(tenantId, asked), gt(idempotency.expiresAt, now)))
+  return row
+}
 
 /** For the batch of the admission: the first two before it, `write` after it. */
 export function claim(

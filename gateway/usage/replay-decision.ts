@@ -1,5 +1,5 @@
 // A decision made once more, from its record alone: by the code that makes decisions, on the facts that were kept.
-import { digestRecord, sha256 } from '../digest.ts'
+import { sha256 } from '../digest.ts'
 import { bucketArm } from '../experiment/assign-arm.ts'
 import { chooseMix } from '../infer/choose-mix.ts'
 import { armFor, subjectDigest } from '../infer/choose-target.ts'
@@ -7,7 +7,7 @@ import { parseModel } from '../infer/parse-model.ts'
 import { indexGrants } from '../policy/index-grants.ts'
 import { decide, type Policy } from '../policy/policy.ts'
 import type { Target } from '../policy/resolve-grants.ts'
-import { type Decided, RECEIPT_CHARS, recordPart } from './decided.ts'
+import { type Decided, receiptOf, recordPart } from './decided.ts'
 import type { Facts } from './facts.ts'
 
 export interface Replayed {
@@ -21,10 +21,10 @@ type Outcome = Pick<Decided, 'grantId' | 'baseDigest' | 'adapterId' | 'adapterDi
 
 export async function replayDecision(decided: Decided, receipt: string, factsText: string): Promise<Replayed> {
   const problems: string[] = []
-  if ((await digestRecord({ ...decided })).slice(0, RECEIPT_CHARS) !== receipt) {
+  if (receiptOf(decided) !== receipt) {
     problems.push('the record was changed: its digest is not the receipt')
   }
-  if ((await sha256(factsText)) !== decided.factsDigest) {
+  if (sha256(factsText) !== decided.factsDigest) {
     problems.push('the facts were changed: their digest is not the one in the record')
   }
   const facts: Facts = JSON.parse(factsText)

@@ -11,17 +11,16 @@ export function watchMeter(
   trace.root.set({ 'sidepath.tenant': decided.tenant, 'sidepath.model': decided.model })
   const done = Promise.withResolvers<void>()
   trace.owe(done.promise)
-  let isSettling = false
+  let isOver = false
   return {
     receipt: meter.receipt,
-    settled: done.promise,
     firstByte() {
       trace.root.event('first byte')
       meter.firstByte()
     },
-    async settle(outcome, tokens, answer) {
-      if (isSettling) return meter.settle(outcome, tokens, answer)
-      isSettling = true
+    settle(outcome, tokens, answer) {
+      if (isOver) return
+      isOver = true
       const span = trace.begin('settle').set({ 'sidepath.outcome': outcome })
       if (tokens !== null) {
         span.set({
@@ -29,9 +28,10 @@ export function watchMeter(
           'gen_ai.usage.output_tokens': tokens.completionTokens,
         })
       }
-      await meter.settle(outcome, tokens, answer)
+      meter.settle(outcome, tokens, answer)
       span.end()
       done.resolve()
     },
+    written: () => meter.written(),
   }
 }

@@ -11,6 +11,7 @@ import { openLibsql } from '../../cli/gateway/libsql-database.ts'
 import { readMigrations } from '../../cli/gateway/migrations.ts'
 import { serveGateway } from '../../cli/gateway/serve-gateway.ts'
 import type { Bindings } from '../../gateway/config.ts'
+import { realWorld } from '../../gateway/real-world.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
@@ -44,7 +45,8 @@ beforeAll(async () => {
   await once(probe, 'listening')
   const { port } = probe.address() as AddressInfo
   await new Promise((resolve) => probe.close(resolve))
-  gateway = await serveGateway({ host: '127.0.0.1', port, bindings: { ...secrets, DB: database.db } as Bindings })
+  const { keeping } = realWorld
+  gateway = await serveGateway({ host: '127.0.0.1', port, bindings: { ...secrets, DB: database.db } as Bindings, keeping })
 })
 afterAll(async () => {
   await gateway.close()

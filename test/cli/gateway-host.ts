@@ -12,6 +12,7 @@ import { readMigrations } from '../../cli/gateway/migrations.ts'
 import { serveGateway } from '../../cli/gateway/serve-gateway.ts'
 import { adminOf } from '../../cli/up/admin.ts'
 import type { Bindings } from '../../gateway/config.ts'
+import { realWorld } from '../../gateway/real-world.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
@@ -66,7 +67,8 @@ export async function startHost(
   if (peppers === null) throw new Error('the peppers of the test are not usable')
   const adminKey = await bootstrapAdminKey(database.db, { environment: 'test', peppers, now: Date.now() })
   const bindings = { ...SECRETS, ...options.bindings, DB: database.db } as Bindings
-  const gateway = await serveGateway({ host: '127.0.0.1', port: 0, bindings, counter: options.counter })
+  const { keeping } = realWorld
+  const gateway = await serveGateway({ host: '127.0.0.1', port: 0, bindings, counter: options.counter, keeping })
   const admin = adminOf(gateway.url, adminKey)
   await admin.put(`bases/${BASE}`, {})
   await admin.put('backends/one', { url: `http://127.0.0.1:${(backend.address() as AddressInfo).port}`, base: BASE })

@@ -12,14 +12,15 @@ beforeEach(async () => {
   key = await house.mint('acme')
 })
 
-/** Fails from the first statement on that is of this kind, as often as is said. */
-function failing(what: RegExp, message: string, times = Number.POSITIVE_INFINITY) {
+/** Fails at statements of this kind, as often as is said, once so many of them have passed. */
+function failing(what: RegExp, message: string, times = Number.POSITIVE_INFINITY, passing = 0) {
   let left = times
+  let pass = passing
   return {
     ...env,
     DB: {
       prepare: (sql: string) => {
-        if (what.test(sql) && left-- > 0) throw new Error(message)
+        if (what.test(sql) && pass-- <= 0 && left-- > 0) throw new Error(message)
         return env.DB.prepare(sql)
       },
       batch: (statements: D1PreparedStatement[]) => env.DB.batch(statements),
@@ -65,7 +66,7 @@ describe('a database that is away', () => {
   })
 
   it('for a moment at the settling: it is settled all the same, once', async () => {
-    const reply = await ask(failing(/^update "usage"/, 'SQLITE_BUSY', 2))
+    const reply = await ask(failing(/^insert into "usage"/, 'SQLITE_BUSY', 2, 1))
     expect(reply.status).toBe(200)
     const row = await env.DB.prepare('SELECT * FROM usage WHERE request_id = ?')
       .bind(reply.headers.get('x-request-id'))
@@ -74,7 +75,7 @@ describe('a database that is away', () => {
   })
 
   it('for good at the settling: the caller has his answer, the row is open, and the log says so', async () => {
-    const reply = await ask(failing(/^update "usage"/, 'SQLITE_BUSY'))
+    const reply = await ask(failing(/^insert into "usage"/, 'SQLITE_BUSY', Number.POSITIVE_INFINITY, 1))
     expect(reply.status).toBe(200)
     const requestId = reply.headers.get('x-request-id')
     const row = await env.DB.prepare('SELECT * FROM usage WHERE request_id = ?').bind(requestId).first()

@@ -1,7 +1,7 @@
 // Limits: exact under concurrency, settled with what was used, released on an abort, and free again after a crash.
 import { env } from 'cloudflare:workers'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { HOLD_MS } from '../../gateway/limits/hold.ts'
+import { LEASE_MS } from '../../gateway/limits/lease.ts'
 import { createFakeBackend } from './fake-backend.ts'
 import { adapter, allow, BASE, base, createHouse, type House, NOW, seed, toTenant } from './house.ts'
 
@@ -181,7 +181,7 @@ describe('a limit', () => {
     await reader.read()
     const full = await house.ask(key.key, 'red')
     expect([full.status, full.headers.get('retry-after')]).toEqual([429, '1'])
-    house.clock.now += HOLD_MS
+    house.clock.now += LEASE_MS
     expect((await house.ask(key.key, 'red')).status).toBe(200)
     expect(await windowsOf(id)).toMatchObject([{ used: TOOK, held: 0 }])
     while (!(await reader.read()).done);

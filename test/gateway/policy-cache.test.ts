@@ -189,6 +189,7 @@ describe('the epoch', () => {
       'exposures',
       'outcomes',
       'shadows',
+      'limit_leases',
       'limit_windows',
       'idempotency',
       'facts',

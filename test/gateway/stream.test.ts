@@ -3,6 +3,7 @@ import { env } from 'cloudflare:workers'
 import { drizzle } from 'drizzle-orm/d1'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { loadPolicy } from '../../gateway/policy/load-policy.ts'
+import { Ledger } from '../../gateway/usage/ledger.ts'
 import { openMeter } from '../../gateway/usage/meter.ts'
 import { createTail, MAX_TAIL_BYTES } from '../../gateway/usage/read-usage.ts'
 import { adapter, allow, BASE, createHouse, digest, type House, NOW, seed, toTenant } from './house.ts'
@@ -137,25 +138,28 @@ describe('the usage row', () => {
     if (!policy || model?.serves.kind !== 'target') throw new Error('not seeded')
     const choice = { model: 'red', target: model.serves.target, grantId: 'red', arm: null, exposure: null, shadows: [] }
     const bound = () => ({ promptTokens: 10, completionTokens: 10 })
-    const meter = await openMeter(db, { policy, choice, requestId, bound, idempotent: null }, () => NOW)
+    const now = () => NOW
+    const ledger = new Ledger(env.DB, house.world.keeping, now)
+    const books = { ledger, db, sql: env.DB, now, keep: () => {} }
+    const meter = await openMeter(books, { policy, choice, requestId, bound, idempotent: null })
     if ('answer' in meter) throw new Error('nothing was asked before')
     return meter
   }
 
   it('is settled once, by whichever outcome comes first', async () => {
     const meter = await open('once')
-    await Promise.all([
-      meter.settle('aborted', { promptTokens: 1, completionTokens: 2 }),
-      meter.settle('settled', { promptTokens: 9, completionTokens: 9 }),
-    ])
-    await meter.settle('failed', null)
-    await meter.settled
+    meter.settle('aborted', { promptTokens: 1, completionTokens: 2 })
+    meter.settle('settled', { promptTokens: 9, completionTokens: 9 })
+    await meter.written()
+    meter.settle('failed', null)
+    await meter.written()
     expect(await rowOf('once')).toMatchObject({ status: 'aborted', prompt_tokens: 1, completion_tokens: 2 })
   })
 
   it('is held to that by the database, and cannot be deleted', async () => {
     const meter = await open('held')
-    await meter.settle('settled', null)
+    meter.settle('settled', null)
+    await meter.written()
     await expect(env.DB.prepare("UPDATE usage SET status = 'open' WHERE request_id = 'held'").run()).rejects.toThrow(
       'settled once',
     )

@@ -31,11 +31,7 @@ export function createExecutionContext() {
 }
 
 export async function waitOnExecutionContext(context: object): Promise<void> {
+  // More may be owed once some is done.
   const works = owed.get(context) ?? []
-  // And what is owed only once something else is done.
-  for (let done = 0; done < works.length; ) {
-    const more = works.slice(done)
-    done = works.length
-    await Promise.allSettled(more)
-  }
+  while (works.length > 0) await Promise.allSettled(works.splice(0))
 }

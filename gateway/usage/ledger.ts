@@ -1,0 +1,224 @@
+// What is to be written of requests, of all that run in this gateway: gathered, and written together. One flush is on its
+// way at a time and takes all that came since the last one, in one batch, which is one transaction; what fails is sent
+// again as it was, and counts once.
+import { isDatabaseAway } from '../database/from-database.ts'
+import type { SqlDatabase, SqlStatement } from '../database/migrate.ts'
+import { databaseUnavailable } from '../errors.ts'
+import type { Report } from '../limits/lease.ts'
+import { writeReports } from '../limits/lease-statements.ts'
+import { Leases } from '../limits/leases.ts'
+import { errorFields, log } from '../log.ts'
+import { type ExposureRow, type FactsRow, type UsageRow, writeExposures, writeFacts, writeUsage } from './usage-rows.ts'
+
+/** How soon what happens to requests is in the database. */
+export interface Keeping {
+  /** A row is gathered for as long before it is written, so that most are written once, when they are settled. */
+  readonly lingerMs: number
+  /** Its row is in the database before a backend is asked. */
+  readonly beforeDispatch: boolean
+}
+
+/** A database that is busy for a moment is asked again; then the next request does. */
+const RETRY_MS = [50, 250]
+/** Beyond it requests wait for the database: rows of 2 kB in an isolate of 128 MB. */
+export const MAX_PENDING = 4_096
+/** Whoever flushes has been stopped by its host: another request takes over. */
+const STALE_MS = 10_000
+
+/** A row of usage that will change until it is settled, and what else is written with it. */
+export interface Entry {
+  readonly row: UsageRow
+  /** For the batch that settles it. */
+  along?: () => SqlStatement[]
+}
+
+interface Batch {
+  /** Those that are settled. */
+  readonly entries: readonly Entry[]
+  readonly rows: readonly UsageRow[]
+  readonly exposures: readonly ExposureRow[]
+  readonly facts: readonly FactsRow[]
+  readonly reports: readonly Report[]
+}
+
+export class Ledger {
+  readonly leases: Leases
+  readonly keeping: Keeping
+  readonly #db: SqlDatabase
+  readonly #now: () => number
+  #entries = new Set<Entry>()
+  #exposures: ExposureRow[] = []
+  #facts: FactsRow[] = []
+  /** On its way, or to be sent again. */
+  #batch: Batch | undefined
+  #sending: Promise<void> | undefined
+  #hasFailed = false
+  /** When the request that flushes for all was last seen at it. */
+  #ledAt = Number.NEGATIVE_INFINITY
+  #isLed = false
+
+  constructor(db: SqlDatabase, keeping: Keeping, now: () => number) {
+    this.#db = db
+    this.keeping = keeping
+    this.#now = now
+    this.leases = new Leases(db)
+  }
+
+  /** Throws 503 where rows cannot be written: nothing runs that will not be on record. */
+  async ready(): Promise<void> {
+    if (this.#hasFailed || this.#entries.size >= MAX_PENDING) await this.#orUnavailable(this.flush())
+  }
+
+  get isReady(): boolean {
+    return !this.#hasFailed && this.#entries.size < MAX_PENDING
+  }
+
+  /** What was leased and found no use is given back in a moment. */
+  tidy(keep: (work: Promise<unknown>) => void): void {
+    this.#lead(keep)
+  }
+
+  /** To be written as it is when its turn comes. `keep`: the host's `waitUntil`. */
+  write(entry: Entry, keep: (work: Promise<unknown>) => void): void {
+    this.#entries.add(entry)
+    this.#lead(keep)
+  }
+
+  expose(row: ExposureRow): void {
+    this.#exposures.push(row)
+  }
+
+  keepFacts(row: FactsRow): void {
+    this.#facts.push(row)
+  }
+
+  /** Resolves once all that was gathered so far is in the database; rejects where it cannot be written. */
+  async flush(): Promise<void> {
+    // What is on its way may be older than what is asked for.
+    while (this.#sending !== undefined) await this.#sending.catch(() => {})
+    while (this.#batch !== undefined || this.#isOwing) await this.#send()
+  }
+
+  async flushOrUnavailable(): Promise<void> {
+    await this.#orUnavailable(this.flush())
+  }
+
+  get #isOwing(): boolean {
+    return this.#entries.size > 0 || this.#exposures.length > 0 || this.#facts.length > 0
+  }
+
+  async #orUnavailable(work: Promise<void>): Promise<void> {
+    try {
+      await work
+    } catch (error) {
+      log('database.unavailable', errorFields(error))
+      throw databaseUnavailable()
+    }
+  }
+
+  #lead(keep: (work: Promise<unknown>) => void): void {
+    if (this.#isLed && this.#now() - this.#ledAt < STALE_MS) return
+    this.#isLed = true
+    this.#ledAt = this.#now()
+    keep(this.#flushUntilDone())
+  }
+
+  /** For all requests, until nothing is owed, or the database does not take it. */
+  async #flushUntilDone(): Promise<void> {
+    let failures = 0
+    try {
+      while (this.#isOwing || this.#batch !== undefined || this.leases.isOwing) {
+        const lingerMs = this.#entries.size > MAX_PENDING / 2 ? 0 : this.keeping.lingerMs
+        const pauseMs = failures === 0 ? lingerMs : RETRY_MS[failures - 1]
+        if (pauseMs === undefined) return
+        await new Promise((resolve) => setTimeout(resolve, pauseMs))
+        this.#ledAt = this.#now()
+        const isDone = await this.#send().then(
+          () => true,
+          () => false,
+        )
+        failures = isDone ? 0 : failures + 1
+      }
+    } finally {
+      this.#isLed = false
+    }
+  }
+
+  /** One batch; whoever comes while one is on its way waits for that one. */
+  #send(): Promise<void> {
+    this.#sending ??= this.#sendBatch().finally(() => {
+      this.#sending = undefined
+    })
+    return this.#sending
+  }
+
+  async #sendBatch(): Promise<void> {
+    this.#batch ??= this.#take()
+    const batch = this.#batch
+    const { rows, exposures, facts, entries } = batch
+    try {
+      const along = entries.flatMap((entry) => entry.along?.() ?? [])
+      const statements = [...this.#statementsOf(batch), ...along]
+      if (statements.length > 0) await this.#db.batch(statements)
+    } catch (error) {
+      this.#hasFailed = true
+      if (isDatabaseAway(error) || rows.length + exposures.length + facts.length + batch.reports.length < 2) {
+        const ids = rows.map(({ requestId }) => requestId)
+        log('usage.unsettled', { requestId: ids.join(','), ...errorFields(error) })
+        throw error
+      }
+      await this.#sendOneByOne(batch)
+    }
+    this.#hasFailed = false
+    this.leases.told(batch.reports)
+    if (this.#batch === batch) this.#batch = undefined
+  }
+
+  #statementsOf({ rows, exposures, facts, reports }: Batch): SqlStatement[] {
+    const db = this.#db
+    return [
+      ...writeFacts(db, facts),
+      ...writeUsage(db, rows),
+      ...writeExposures(db, exposures),
+      ...writeReports(db, reports),
+    ]
+  }
+
+  #take(): Batch {
+    const entries = [...this.#entries]
+    // As they are now: they may change while they are on their way.
+    const rows = entries.map(({ row }) => ({ ...row }))
+    const batch = {
+      entries: entries.filter((_, at) => rows[at]?.status !== 'open'),
+      rows,
+      exposures: this.#exposures,
+      facts: this.#facts,
+      reports: this.leases.report(this.#now()),
+    }
+    this.#entries = new Set()
+    this.#exposures = []
+    this.#facts = []
+    return batch
+  }
+
+  /** One row that the database refuses for good must not keep the others: it is left out, and logged. */
+  async #sendOneByOne({ entries, rows, exposures, facts, reports }: Batch): Promise<void> {
+    const alone = { entries: [], rows: [], exposures: [], facts: [], reports: [] }
+    const parts: readonly (Partial<Batch> & { requestId: string })[] = [
+      ...facts.map((row) => ({ facts: [row], requestId: '' })),
+      ...rows.map((row) => ({ rows: [row], requestId: row.requestId })),
+      ...exposures.map((row) => ({ exposures: [row], requestId: row.requestId })),
+      { reports, requestId: '' },
+    ]
+    for (const { requestId, ...part } of parts) {
+      try {
+        const along = entries.flatMap((entry) => (entry.row.requestId === requestId ? (entry.along?.() ?? []) : []))
+        const statements = [...this.#statementsOf({ ...alone, ...part }), ...('rows' in part ? along : [])]
+        if (statements.length > 0) await this.#db.batch(statements)
+      } catch (error) {
+        if (isDatabaseAway(error)) throw error
+        log('usage.refused', { requestId, ...errorFields(error) })
+      }
+    }
+  }
+}
