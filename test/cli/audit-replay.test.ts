@@ -11,10 +11,10 @@ import { openLibsql } from '../../cli/gateway/libsql-database.ts'
 import { readMigrations } from '../../cli/gateway/migrations.ts'
 import { serveGateway } from '../../cli/gateway/serve-gateway.ts'
 import type { Bindings } from '../../gateway/config.ts'
-import { realWorld } from '../../gateway/real-world.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
+import { realWorld } from '../../gateway/real-world.ts'
 
 const BASE = 'b'.repeat(64)
 const PEPPERS = JSON.stringify({ current: '1', keys: { 1: btoa('a-pepper-of-tests-0123456789abcdef') } })
@@ -46,7 +46,12 @@ beforeAll(async () => {
   const { port } = probe.address() as AddressInfo
   await new Promise((resolve) => probe.close(resolve))
   const { keeping } = realWorld
-  gateway = await serveGateway({ host: '127.0.0.1', port, bindings: { ...secrets, DB: database.db } as Bindings, keeping })
+  gateway = await serveGateway({
+    host: '127.0.0.1',
+    port,
+    bindings: { ...secrets, DB: database.db } as Bindings,
+    keeping,
+  })
 })
 afterAll(async () => {
   await gateway.close()

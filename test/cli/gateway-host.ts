@@ -12,10 +12,10 @@ import { readMigrations } from '../../cli/gateway/migrations.ts'
 import { serveGateway } from '../../cli/gateway/serve-gateway.ts'
 import { adminOf } from '../../cli/up/admin.ts'
 import type { Bindings } from '../../gateway/config.ts'
-import { realWorld } from '../../gateway/real-world.ts'
 import { applyMigrations } from '../../gateway/database/migrate.ts'
 import { bootstrapAdminKey } from '../../gateway/identity/bootstrap.ts'
 import { parsePeppers } from '../../gateway/identity/keys.ts'
+import { realWorld } from '../../gateway/real-world.ts'
 
 const BASE = 'b'.repeat(64)
 const SECRETS = {
