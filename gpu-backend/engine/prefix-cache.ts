@@ -1,13 +1,16 @@
 // Keys and values of prompts' beginnings that have run, block by block, within a byte budget. A block is known by a digest
 // of all that its numbers come from, so that it cannot be found by who may not have it. It lies beside the rows and is
 // copied into them: the graph reads a row in one piece.
-import type { Row } from './model.ts'
 
 /**
  * As vLLM's. A prefix is reused up to the last whole block, so that blocks are short; a copy costs a line of each head
  * and layer a block, so that they are not shorter.
  */
 export const BLOCK_TOKENS = 16
+
+interface Row {
+  readonly length: number
+}
 
 /** What the engine asks a model for that keeps prefixes. */
 export interface PrefixBlocks {
