@@ -4,8 +4,8 @@ import { type ServeOptions, serve } from '../gpu-backend/serve.ts'
 
 const RSS_EVERY_MS = 1_000
 
-/** A child has a parent to talk to. */
-const send = (message: FromBackend): void => void process.send?.(message)
+/** To the parent, which may be gone by now. */
+const send = (message: FromBackend): void => void process.send?.(message, () => {})
 
 export type FromBackend = { readonly url: string; readonly base: string } | { readonly rss: number }
 

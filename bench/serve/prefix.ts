@@ -108,7 +108,7 @@ async function tolerance({ artifact }: Fixture, activations: string): Promise<Ro
       for (let index = 0; index < blocks; index++) {
         const keys = [`${at} ${index}`, index === 0 ? undefined : `${at} ${index - 1}`] as const
         model.prefixes!.keepBlock(whole, index * BLOCK_TOKENS, ...keys)
-        model.prefixes!.restoreBlock(reusing, keys[0])
+        model.prefixes!.restoreBlocks(reusing, [keys[0]])
       }
       const furthest = (found: Float32Array): number =>
         Math.max(...found.map((logit, id) => Math.abs(logit - expected[id]!)))
@@ -157,7 +157,7 @@ async function copies({ artifact, manifest }: Fixture): Promise<Row[]> {
         model.prefixes!.keepBlock(from, index * BLOCK_TOKENS, key, index === 0 ? undefined : keys[index - 1])
       }
       const between = performance.now()
-      for (const key of keys) model.prefixes!.restoreBlock(to, key)
+      model.prefixes!.restoreBlocks(to, keys)
       const ended = performance.now()
       kept.push(round(((between - begun) / keys.length) * blocks))
       restored.push(round(((ended - between) / keys.length) * blocks))

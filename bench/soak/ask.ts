@@ -17,8 +17,8 @@ export type Outcome =
       readonly begun: boolean
       readonly said: readonly Said[]
     }
-  /** A connection that ended without a word. */
-  | { readonly kind: 'cut'; readonly said: readonly Said[] }
+  /** A connection that ended without a word, or one on which nothing came any more. */
+  | { readonly kind: 'cut' | 'hung'; readonly said: readonly Said[] }
   /** We hung up. */
   | { readonly kind: 'aborted'; readonly said: readonly Said[] }
 
@@ -42,11 +42,14 @@ export interface AskOptions {
   readonly stream: boolean
   /** Hangs up after so many chunks. */
   readonly abortAfter?: number | undefined
+  /** An answer takes no longer. */
+  readonly hungMs?: number
 }
 
-export async function ask({ url, bearer, body, stream, abortAfter }: AskOptions): Promise<Outcome> {
+export async function ask({ url, bearer, body, stream, abortAfter, hungMs = 120_000 }: AskOptions): Promise<Outcome> {
   const said: Said[] = []
   const controller = new AbortController()
+  const late = AbortSignal.timeout(hungMs)
   let tokens = 0
   const add = ({ choices = [], usage }: Chunk): void => {
     for (const { index, text, delta, message, finish_reason, logprobs } of choices) {
@@ -65,7 +68,7 @@ export async function ask({ url, bearer, body, stream, abortAfter }: AskOptions)
       method: 'POST',
       headers: { authorization: `Bearer ${bearer}`, 'content-type': 'application/json' },
       body: JSON.stringify({ ...body, ...extra }),
-      signal: controller.signal,
+      signal: AbortSignal.any([controller.signal, late]),
     })
     if (response.status !== 200 || !stream) {
       const whole = (await response.json()) as Chunk
@@ -97,7 +100,8 @@ export async function ask({ url, bearer, body, stream, abortAfter }: AskOptions)
     }
     return { kind: 'cut', said }
   } catch {
-    return controller.signal.aborted ? { kind: 'aborted', said } : { kind: 'cut', said }
+    if (controller.signal.aborted) return { kind: 'aborted', said }
+    return { kind: late.aborted ? 'hung' : 'cut', said }
   }
 }
 

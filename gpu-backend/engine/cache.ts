@@ -173,20 +173,23 @@ export class Cache implements PrefixBlocks {
     return this.#prefixes.has(key)
   }
 
-  /** Appends a block to a row. */
-  restoreBlock(row: CacheRow, key: string): boolean {
+  /** Appends the blocks of these keys to a row, up to the first that is gone; returns how many. */
+  restoreBlocks(row: CacheRow, keys: readonly string[]): number {
     const own = row as OwnRow
-    const length = own.length + BLOCK_TOKENS
+    const length = own.length + keys.length * BLOCK_TOKENS
     if (length > own.need) throw new Error('sidepath bug: a row outgrew what it said it needs')
-    // It may have been the memory that the row needs to hold it.
+    // Blocks may have been the memory that the row needs to hold them.
     if (length > this.#capacity) this.#resize(this.#bucket(length), this.#held)
-    const block = this.#prefixes.use(key)
-    if (block === undefined) return false
-    this.#blockLines(own.place, own.length, (tensor, from, to, count) => {
-      for (let at = 0; at < count; at++) tensor[to + at] = block[from + at]!
-    })
-    own.length = length
-    return true
+    for (const [index, key] of keys.entries()) {
+      const block = this.#prefixes.find(key)
+      if (block === undefined) return index
+      this.#blockLines(own.place, own.length, (tensor, from, to, count) => {
+        for (let at = 0; at < count; at++) tensor[to + at] = block[from + at]!
+      })
+      own.length += BLOCK_TOKENS
+    }
+    this.#prefixes.use(keys.at(-1)!)
+    return keys.length
   }
 
   /** Keeps a block of a row, which holds it whole. */

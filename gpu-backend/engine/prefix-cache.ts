@@ -1,7 +1,6 @@
 // Keys and values of prompts' beginnings that have run, block by block, within a byte budget. A block is known by a digest
 // of all that its numbers come from, so that it cannot be found by who may not have it. It lies beside the rows and is
 // copied into them: the graph reads a row in one piece.
-import type { Row } from './model.ts'
 
 /**
  * As vLLM's. A prefix is reused up to the last whole block, so that blocks are short; a copy costs a line of each head
@@ -9,12 +8,16 @@ import type { Row } from './model.ts'
  */
 export const BLOCK_TOKENS = 16
 
+interface Row {
+  readonly length: number
+}
+
 /** What the engine asks a model for that keeps prefixes. */
 export interface PrefixBlocks {
   readonly prefixBytes: number
   hasBlock(key: string): boolean
-  /** Appends a block to a row; false where it is gone. */
-  restoreBlock(row: Row, key: string): boolean
+  /** Appends blocks to a row, up to the first that is gone; returns how many. */
+  restoreBlocks(row: Row, keys: readonly string[]): number
   /** Keeps tokens `at` … `at` + `BLOCK_TOKENS` of a row, which follow the block `parent`. */
   keepBlock(row: Row, at: number, key: string, parent: string | undefined): void
 }
@@ -50,11 +53,18 @@ export class PrefixCache {
     return this.#blocks.has(key)
   }
 
-  /** Its numbers; it and all before it were used now. */
-  use(key: string): Float32Array | undefined {
-    const block = this.#blocks.get(key)
-    if (block !== undefined) this.#touch(key)
-    return block?.data
+  find(key: string): Float32Array | undefined {
+    return this.#blocks.get(key)?.data
+  }
+
+  /** It is there, and it and all before it were used now. */
+  use(key: string): void {
+    for (let at: string | undefined = key; at !== undefined; ) {
+      const block: Block = this.#blocks.get(at)!
+      this.#blocks.delete(at)
+      this.#blocks.set(at, block)
+      at = block.parent
+    }
   }
 
   /**
@@ -65,13 +75,13 @@ export class PrefixCache {
     if (this.#blocks.has(key) || (parent !== undefined && !this.#blocks.has(parent))) return undefined
     const limit = Math.min(limitBytes, this.#budgetBytes)
     if (limit < this.#blockBytes) return undefined
-    if (parent !== undefined) this.#touch(parent)
+    if (parent !== undefined) this.use(parent)
     // The memory of the last one to go is that of the one that comes.
     const data = this.#evict(limit - this.#blockBytes) ?? new Float32Array(this.#blockFloats)
     // A prefix that is as long as the budget has lost its own beginning just now.
     if (parent !== undefined && !this.#blocks.has(parent)) return undefined
     this.#blocks.set(key, { data, parent })
-    if (parent !== undefined) this.#touch(parent)
+    if (parent !== undefined) this.use(parent)
     return data
   }
 
@@ -92,14 +102,5 @@ export class PrefixCache {
       last = data
     }
     return last
-  }
-
-  #touch(key: string): void {
-    for (let at: string | undefined = key; at !== undefined; ) {
-      const block: Block = this.#blocks.get(at)!
-      this.#blocks.delete(at)
-      this.#blocks.set(at, block)
-      at = block.parent
-    }
   }
 }

@@ -82,14 +82,16 @@ export class Prefixes {
   /** True where there is more than one step should copy. */
   #restore(row: PrefixRow, known: Known): boolean {
     if (row.row.length % BLOCK_TOKENS !== 0) return false
-    let tokens = 0
-    let next = row.row.length / BLOCK_TOKENS
-    while (reusable(row, next) && this.#blocks.hasBlock(known.keys.at(next))) {
-      if (tokens >= RESTORED_PER_STEP || !this.#blocks.restoreBlock(row.row, known.keys.at(next))) break
-      next += 1
-      tokens += BLOCK_TOKENS
-      known.kept = Math.max(known.kept, next)
+    const first = row.row.length / BLOCK_TOKENS
+    const keys: string[] = []
+    while (keys.length * BLOCK_TOKENS < RESTORED_PER_STEP && reusable(row, first + keys.length)) {
+      const key = known.keys.at(first + keys.length)
+      if (!this.#blocks.hasBlock(key)) break
+      keys.push(key)
     }
+    const restored = keys.length === 0 ? 0 : this.#blocks.restoreBlocks(row.row, keys)
+    const tokens = restored * BLOCK_TOKENS
+    known.kept = Math.max(known.kept, first + restored)
     if (tokens === 0) return false
     this.#hitTokens += tokens
     row.reused(tokens)

@@ -119,7 +119,7 @@ describe('a prompt that has run before', () => {
     const expected = await last(whole, 0)
     model.prefixes!.keepBlock(whole, 0, 'first', undefined)
     model.prefixes!.keepBlock(whole, BLOCK_TOKENS, 'second', 'first')
-    for (const key of ['first', 'second']) expect(model.prefixes!.restoreBlock(reused, key)).toBe(true)
+    expect(model.prefixes!.restoreBlocks(reused, ['first', 'second'])).toBe(2)
     const found = await last(reused, 2 * BLOCK_TOKENS)
     expect(Math.max(...found.map((logit, id) => Math.abs(logit - expected[id]!)))).toBeLessThan(1e-4)
     await session.release()
