@@ -37,6 +37,9 @@ export interface Shadow {
   readonly grantId: string
 }
 
+/** A policy is one caller's. */
+const subjects = new WeakMap<Policy, string>()
+
 /**
  * The subject that is bucketed: the user where the key has one, else the key. Hex, so that every SDK hashes it alike;
  * without a secret, since rotating one would move everybody to another arm.
@@ -44,7 +47,11 @@ export interface Shadow {
 export function subjectDigest(policy: Policy): string {
   const { tenantId, userId, keyId } = policy.subject
   if (userId === null && keyId === null) throw new Error('a caller who is neither key nor user')
-  return sha256(JSON.stringify([tenantId, userId === null ? 'key' : 'user', userId ?? keyId]))
+  const known = subjects.get(policy)
+  if (known !== undefined) return known
+  const digest = sha256(JSON.stringify([tenantId, userId === null ? 'key' : 'user', userId ?? keyId]))
+  subjects.set(policy, digest)
+  return digest
 }
 
 /**

@@ -46,8 +46,7 @@ export class Lease {
   /** Used, and not reported. */
   #used = 0
   #reports = 0
-  /** Something was reserved since the last report. */
-  #isBusy = false
+  #busyAt = Number.NEGATIVE_INFINITY
   #isReporting = false
   /** Room that is on its way back to the database. */
   #returning = 0
@@ -75,8 +74,8 @@ export class Lease {
   }
 
   /** Only where there is room. */
-  reserve({ taken, held }: Pick<Claim, 'taken' | 'held'>): void {
-    this.#isBusy = true
+  reserve({ taken, held }: Pick<Claim, 'taken' | 'held'>, now: number): void {
+    this.#busyAt = now
     this.#reserved += held
     this.#used += taken
   }
@@ -89,17 +88,15 @@ export class Lease {
 
   /** In exchange for what was reserved. */
   settle(held: number, took: number): void {
-    this.#isBusy = true
     this.#reserved -= held
     this.#used += Math.min(took, MAX_TAKEN)
   }
 
   /** Undefined: there is nothing to say. One report at a time. */
-  report(now: number, until: number, isCurrent: boolean): Report | undefined {
+  report(now: number, until: number, mayKeepMs: number): Report | undefined {
     if (this.#isReporting) return undefined
     const used = this.#used
-    const keeps = this.#isBusy && isCurrent && now < this.window.end
-    this.#isBusy = false
+    const keeps = now - this.#busyAt < mayKeepMs && now < this.window.end
     // What is beyond what was granted is used all the same; what others run on stays held.
     const spent = Math.min(used, Math.max(0, this.#granted - this.#reserved))
     const spare = keeps ? 0 : Math.max(0, this.#granted - spent - this.#reserved)
@@ -130,6 +127,6 @@ export class Lease {
   }
 
   get isOwing(): boolean {
-    return this.#used > 0 || this.#isBusy || this.room > 0 || (this.#reserved === 0 && !this.#isReporting)
+    return this.#used > 0 || this.room > 0 || (this.#reserved === 0 && !this.#isReporting)
   }
 }

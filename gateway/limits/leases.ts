@@ -7,6 +7,9 @@ import { freeLapsed, take, type Wanted } from './lease-statements.ts'
 /** Of an answer that another request of this gateway waits for, and that may have room for this one. */
 const PATIENCE_MS = 1_000
 
+/** D1 takes 2 MB in a parameter; the others are told with the next batch. */
+const MAX_REPORTS = 1_000
+
 /** What a request holds, claim by claim. */
 export interface Reserved {
   readonly claim: Claim
@@ -26,8 +29,12 @@ export class Leases {
   #returning: { readonly name: string; readonly told: Promise<void>; resolve(): void }[] = []
   readonly #asking = new Map<Lease, Set<Promise<unknown>>>()
 
-  constructor(db: SqlDatabase) {
+  readonly #spareMs: number
+
+  /** `spareMs`: how long what is spare is kept for the next request. */
+  constructor(db: SqlDatabase, spareMs: number) {
     this.#db = db
+    this.#spareMs = spareMs
   }
 
   /** Undefined: not all of them have room here, and nothing is reserved. */
@@ -38,7 +45,7 @@ export class Leases {
       if (lease.room < needOf(claim)) return undefined
       reserved.push({ claim, lease })
     }
-    for (const { claim, lease } of reserved) lease.reserve(claim)
+    for (const { claim, lease } of reserved) lease.reserve(claim, now)
     return reserved
   }
 
@@ -72,8 +79,11 @@ export class Leases {
   report(now: number): readonly Report[] {
     const reports: Report[] = []
     for (const lease of this.#open) {
+      if (reports.length === MAX_REPORTS) break
       const isCurrent = this.#current.get(lease.name) === lease
-      const report = this.#asking.has(lease) ? undefined : lease.report(now, now + LEASE_MS, isCurrent)
+      const report = this.#asking.has(lease)
+        ? undefined
+        : lease.report(now, now + LEASE_MS, isCurrent ? this.#spareMs : 0)
       if (report === undefined) continue
       reports.push(report)
       if (lease.isReturning) {

@@ -14,6 +14,8 @@ import { type ExposureRow, type FactsRow, type UsageRow, writeExposures, writeFa
 export interface Keeping {
   /** A row is gathered for as long before it is written, so that most are written once, when they are settled. */
   readonly lingerMs: number
+  /** What is leased of limits and finds no use goes back after it. */
+  readonly spareMs: number
   /** Its row is in the database before a backend is asked. */
   readonly beforeDispatch: boolean
 }
@@ -22,8 +24,11 @@ export interface Keeping {
 const RETRY_MS = [50, 250]
 /** Beyond it requests wait for the database: rows of 2 kB in an isolate of 128 MB. */
 export const MAX_PENDING = 4_096
-/** Whoever flushes has been stopped by its host: another request takes over. */
-const STALE_MS = 10_000
+/**
+ * One request flushes for all, and then another: Workers let a request work on for 30 s after its answer, and ask a
+ * database 50 times at the least. One that was stopped sooner is relieved at the same time.
+ */
+const TERM_MS = 3_000
 
 /** A row of usage that will change until it is settled, and what else is written with it. */
 export interface Entry {
@@ -52,16 +57,18 @@ export class Ledger {
   /** On its way, or to be sent again. */
   #batch: Batch | undefined
   #sending: Promise<void> | undefined
+  #sentAt = Number.NEGATIVE_INFINITY
   #hasFailed = false
-  /** When the request that flushes for all was last seen at it. */
-  #ledAt = Number.NEGATIVE_INFINITY
+  /** Of the request that flushes for all. */
+  #term = 0
+  #termBegan = Number.NEGATIVE_INFINITY
   #isLed = false
 
   constructor(db: SqlDatabase, keeping: Keeping, now: () => number) {
     this.#db = db
     this.keeping = keeping
     this.#now = now
-    this.leases = new Leases(db)
+    this.leases = new Leases(db, keeping.spareMs)
   }
 
   /** Throws 503 where rows cannot be written: nothing runs that will not be on record. */
@@ -117,22 +124,25 @@ export class Ledger {
   }
 
   #lead(keep: (work: Promise<unknown>) => void): void {
-    if (this.#isLed && this.#now() - this.#ledAt < STALE_MS) return
+    const now = this.#now()
+    if (this.#isLed && now - this.#termBegan < TERM_MS) return
+    // One that was stopped may never see the end of what it sent: it is sent again, and counts once.
+    if (now - this.#sentAt >= TERM_MS) this.#sending = undefined
     this.#isLed = true
-    this.#ledAt = this.#now()
-    keep(this.#flushUntilDone())
+    this.#termBegan = now
+    keep(this.#flushUntilDone(++this.#term))
   }
 
-  /** For all requests, until nothing is owed, or the database does not take it. */
-  async #flushUntilDone(): Promise<void> {
+  /** For all requests, until nothing is owed, the database does not take it, or another has begun. */
+  async #flushUntilDone(term: number): Promise<void> {
     let failures = 0
     try {
-      while (this.#isOwing || this.#batch !== undefined || this.leases.isOwing) {
+      while (term === this.#term && (this.#isOwing || this.#batch !== undefined || this.leases.isOwing)) {
         const lingerMs = this.#entries.size > MAX_PENDING / 2 ? 0 : this.keeping.lingerMs
         const pauseMs = failures === 0 ? lingerMs : RETRY_MS[failures - 1]
         if (pauseMs === undefined) return
         await new Promise((resolve) => setTimeout(resolve, pauseMs))
-        this.#ledAt = this.#now()
+        if (term !== this.#term) return
         const isDone = await this.#send().then(
           () => true,
           () => false,
@@ -140,16 +150,19 @@ export class Ledger {
         failures = isDone ? 0 : failures + 1
       }
     } finally {
-      this.#isLed = false
+      if (term === this.#term) this.#isLed = false
     }
   }
 
   /** One batch; whoever comes while one is on its way waits for that one. */
   #send(): Promise<void> {
-    this.#sending ??= this.#sendBatch().finally(() => {
-      this.#sending = undefined
+    if (this.#sending !== undefined) return this.#sending
+    this.#sentAt = this.#now()
+    const sending = this.#sendBatch().finally(() => {
+      if (this.#sending === sending) this.#sending = undefined
     })
-    return this.#sending
+    this.#sending = sending
+    return sending
   }
 
   async #sendBatch(): Promise<void> {

@@ -119,6 +119,7 @@ async function open({ ledger, keep }: Books, meter: Meter, entry: Entry, isThere
     entry.row.status = 'failed'
     entry.row.charge = 'nothing'
     entry.row.settledAt = entry.row.createdAt
+    ledger.write(entry, keep)
     throw error
   }
   return meter

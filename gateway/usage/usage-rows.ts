@@ -69,10 +69,13 @@ const EXPOSE = `insert into "exposures" (${names(EXPOSURE)}) select ${values(EXP
 
 const KEEP = `insert into "facts" ("digest", "text", "created_at") select ${values(3)} from json_each(?1) as item where true on conflict do nothing`
 
-function statement(db: SqlDatabase, sql: string, rows: readonly unknown[]): SqlStatement[] {
-  const parts = Math.ceil(rows.length / MAX_ROWS)
+/** Each is a list of grants. */
+const MAX_FACTS = 8
+
+function statement(db: SqlDatabase, sql: string, rows: readonly unknown[], most = MAX_ROWS): SqlStatement[] {
+  const parts = Math.ceil(rows.length / most)
   return Array.from({ length: parts }, (_, part) =>
-    db.prepare(sql).bind(JSON.stringify(rows.slice(part * MAX_ROWS, (part + 1) * MAX_ROWS))),
+    db.prepare(sql).bind(JSON.stringify(rows.slice(part * most, (part + 1) * most))),
   )
 }
 
@@ -96,4 +99,5 @@ export const writeFacts = (db: SqlDatabase, rows: readonly FactsRow[]) =>
     db,
     KEEP,
     rows.map(({ digest, text, createdAt }) => [digest, text, createdAt]),
+    MAX_FACTS,
   )

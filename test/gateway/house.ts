@@ -51,7 +51,7 @@ export async function createHouse({ bindings: more = {}, timeouts, ...other }: O
     now: () => clock.now,
     timeouts: { connectMs: 25, firstByteMs: 50, idleMs: 30, wholeAnswerMs: 50, readinessMs: 50, ...timeouts },
     // What a test looks at next is in the database then.
-    keeping: { lingerMs: 0, beforeDispatch: true },
+    keeping: { lingerMs: 0, spareMs: 0, beforeDispatch: true },
     ...other,
   }
   const app = createApp(world)

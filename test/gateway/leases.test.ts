@@ -41,7 +41,7 @@ const tell = async (leases: Leases, now = NOW) => {
 describe('a lease', () => {
   it('is what waits and, beyond it, no more than its share of the room, and goes when it is given back', async () => {
     const limit = `lease-${names++}`
-    const leases = new Leases(env.DB)
+    const leases = new Leases(env.DB, 0)
     expect(await leases.obtain('acme', [claimOf(limit, 1_600, 10)], NOW)).toHaveLength(1)
     expect(await windowOf(limit)).toEqual({ used: 0, held: 1_600 / BLOCK_SHARE })
     // Nine more find room without a question.
@@ -52,14 +52,26 @@ describe('a lease', () => {
     reserved?.lease.settle(700, 30)
     for (let i = 0; i < 10; i++) reserved?.lease.settle(10, 1)
     await tell(leases)
-    expect(leases.isOwing).toBe(true)
-    await tell(leases)
     expect([await windowOf(limit), await leasesOf(limit), leases.isOwing]).toEqual([{ used: 40, held: 0 }, 0, false])
+  })
+
+  it('keeps what is spare for a while, and not into the next window', async () => {
+    const limit = `lease-${names++}`
+    const leases = new Leases(env.DB, 5_000)
+    const [reserved] = (await leases.obtain('acme', [claimOf(limit, 1_600, 10)], NOW)) ?? []
+    reserved?.lease.settle(10, 10)
+    await tell(leases, NOW + 4_999)
+    expect([await windowOf(limit), leases.isOwing]).toEqual([{ used: 10, held: 90 }, true])
+    await tell(leases, NOW + 5_000)
+    expect([await windowOf(limit), leases.isOwing]).toEqual([{ used: 10, held: 0 }, false])
+    await leases.obtain('acme', [claimOf(limit, 1_600, 10)], START + DAY - 1)
+    await tell(leases, START + DAY)
+    expect((await windowOf(limit))?.held).toBe(10)
   })
 
   it('of a gateway that dies between lease and use is free again after its time, and not before', async () => {
     const limit = `lease-${names++}`
-    const [dead, alive] = [new Leases(env.DB), new Leases(env.DB)]
+    const [dead, alive] = [new Leases(env.DB, 0), new Leases(env.DB, 0)]
     await dead.obtain('acme', [claimOf(limit, 100, 60)], NOW)
     expect(await alive.obtain('acme', [claimOf(limit, 100, 60)], NOW)).toBeUndefined()
     expect(await alive.obtain('acme', [claimOf(limit, 100, 60)], NOW + LEASE_MS - 1)).toBeUndefined()
@@ -69,7 +81,7 @@ describe('a lease', () => {
 
   it('that has lapsed admits nobody, and what still ran on it is counted, once', async () => {
     const limit = `lease-${names++}`
-    const [slow, quick] = [new Leases(env.DB), new Leases(env.DB)]
+    const [slow, quick] = [new Leases(env.DB, 0), new Leases(env.DB, 0)]
     const [reserved] = (await slow.obtain('acme', [claimOf(limit, 100, 60)], NOW)) ?? []
     const later = NOW + LEASE_MS
     expect(await quick.obtain('acme', [claimOf(limit, 100, 90)], later)).toHaveLength(1)
@@ -82,7 +94,7 @@ describe('a lease', () => {
 
   it('is reported on once, however often a report is sent', async () => {
     const limit = `lease-${names++}`
-    const leases = new Leases(env.DB)
+    const leases = new Leases(env.DB, 0)
     const [reserved] = (await leases.obtain('acme', [claimOf(limit, 100, 60)], NOW)) ?? []
     reserved?.lease.settle(60, 25)
     const reports = leases.report(NOW)
@@ -94,7 +106,7 @@ describe('a lease', () => {
 
   it('counts what a backend took beyond the bound, and keeps what others run on', async () => {
     const limit = `lease-${names++}`
-    const leases = new Leases(env.DB)
+    const leases = new Leases(env.DB, 0)
     const [one] = (await leases.obtain('acme', [claimOf(limit, 100, 20)], NOW)) ?? []
     await leases.obtain('acme', [claimOf(limit, 100, 30)], NOW)
     one?.lease.settle(20, 70)
@@ -129,7 +141,7 @@ describe('two gateways on one database', () => {
             return backend.fetch(url, init)
           },
           timeouts: { connectMs: 60_000, firstByteMs: 60_000, idleMs: 60_000, wholeAnswerMs: 60_000 },
-          keeping: { lingerMs: 20, beforeDispatch: false },
+          keeping: { lingerMs: 20, spareMs: 0, beforeDispatch: false },
         })
       const houses = [await gated(), await gated()]
       let running = 200
@@ -177,7 +189,7 @@ const statusesOf = async (ids: readonly (string | null)[]) => {
 }
 
 describe('rows that are gathered', () => {
-  const gather = (lingerMs: number) => createHouse({ keeping: { lingerMs, beforeDispatch: false } })
+  const gather = (lingerMs: number) => createHouse({ keeping: { lingerMs, spareMs: 0, beforeDispatch: false } })
   const ask = (at: House, bindings: object) =>
     at.call('POST', '/v1/completions', key.key, { model: 'red', prompt: 'hi' }, bindings)
 
@@ -211,7 +223,7 @@ describe('rows that are gathered', () => {
   })
 
   it('that the database refuses for good are logged and keep back no other', async () => {
-    const ledger = new Ledger(env.DB, { lingerMs: 0, beforeDispatch: false }, () => NOW)
+    const ledger = new Ledger(env.DB, { lingerMs: 0, spareMs: 0, beforeDispatch: false }, () => NOW)
     const rowOf = (requestId: string, baseDigest: string): UsageRow => ({
       ...{ requestId, tenantId: 'acme', keyId: key.id, userId: null, model: 'red', baseDigest, adapterId: null },
       ...{ adapterDigest: null, grantId: 'red', experimentId: null, bucketVersion: null, armId: null, mix: null },

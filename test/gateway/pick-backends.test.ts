@@ -155,7 +155,7 @@ describe('the pick', () => {
     const world: World = {
       now: () => clock.now,
       timeouts: { connectMs: 1, firstByteMs: 1, idleMs: 1, wholeAnswerMs: 1, readinessMs: 1_000 },
-      keeping: { lingerMs: 0, beforeDispatch: true },
+      keeping: { lingerMs: 0, spareMs: 0, beforeDispatch: true },
       async fetch(url) {
         asked.push(url)
         const page = pages[new URL(url).host.replace('.test', '')]
