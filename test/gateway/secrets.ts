@@ -7,3 +7,9 @@ export const SECRETS = {
   }),
   CAPABILITY_SECRET: 'test-capability-secret-0123456789abcdef',
 }
+
+/** How long the fuzz of the routes is, times what every run of the tests has, and its seed. */
+export const fuzzed = () => ({
+  times: Number(process.env.SIDEPATH_FUZZ_TIMES ?? 1),
+  seed: Number(process.env.SIDEPATH_FUZZ_SEED ?? 20_261_123),
+})

@@ -2,7 +2,7 @@
 import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin'
 import { defineProject } from 'vitest/config'
 import { answerAsBackend } from './outbound-backend.ts'
-import { SECRETS } from './secrets.ts'
+import { fuzzed, SECRETS } from './secrets.ts'
 
 const root = new URL('../../', import.meta.url).pathname
 
@@ -14,6 +14,7 @@ export default defineProject({
       miniflare: {
         bindings: {
           ...SECRETS,
+          FUZZ: fuzzed(),
           TEST_MIGRATIONS: await readD1Migrations(`${root}migrations`),
         },
         // Whatever the Worker fetches ends here: nothing in these tests reaches a network.

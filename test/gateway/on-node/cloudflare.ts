@@ -6,7 +6,7 @@ import { afterAll } from 'vitest'
 import { openLibsql } from '../../../cli/gateway/libsql-database.ts'
 import { readMigrations } from '../../../cli/gateway/migrations.ts'
 import { applyMigrations, type Migration } from '../../../gateway/database/migrate.ts'
-import { SECRETS } from '../secrets.ts'
+import { fuzzed, SECRETS } from '../secrets.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sidepath-gateway-'))
 const { db, close } = await openLibsql(`file:${join(folder, 'gateway.db')}`)
@@ -15,7 +15,7 @@ afterAll(() => {
   rmSync(folder, { recursive: true })
 })
 
-export const env = { ...SECRETS, DB: db, TEST_MIGRATIONS: await readMigrations() }
+export const env = { ...SECRETS, FUZZ: fuzzed(), DB: db, TEST_MIGRATIONS: await readMigrations() }
 
 export async function applyD1Migrations(to: typeof db, migrations: readonly Migration[]): Promise<void> {
   await applyMigrations(to, migrations)
