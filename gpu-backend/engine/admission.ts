@@ -3,7 +3,7 @@ import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Model, Row } from './model.ts'
 import { Queue } from './queue.ts'
-import type { GenerateRequest } from './request.ts'
+import type { Began, GenerateRequest } from './request.ts'
 import type { Pinned } from './residency.ts'
 
 /** Requests that find a slot overtake one that does not, this many times; after that it is waited for. */
@@ -22,6 +22,7 @@ export interface Admitted {
   readonly row: Row
   /** Pinned; 0 for the base. */
   readonly slot: number
+  readonly began: Began
 }
 
 interface Waiting {
@@ -31,7 +32,12 @@ interface Waiting {
   /** Tokens that it may come to run. */
   readonly cost: number
   overtaken: number
+  readonly queuedMs: number
+  loadingMs: number | null
 }
+
+/** As the threads of one process, and other tiers, count. */
+const preciseNow = (): number => performance.timeOrigin + performance.now()
 
 export class Admission {
   readonly #options: AdmissionOptions
@@ -67,7 +73,7 @@ export class Admission {
     }
     if (adapter !== null && adapters === undefined) throw notRouted()
     if (this.#queue.full) throw new BackendError('queue_full', 'too many requests are waiting; try again later')
-    this.#queue.add({ id, request, tenant, cost: need, overtaken: 0 })
+    this.#queue.add({ id, request, tenant, cost: need, overtaken: 0, queuedMs: preciseNow(), loadingMs: null })
   }
 
   /** False when it does not wait here. */
@@ -96,10 +102,18 @@ export class Admission {
       const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter, request.mix)
       if (slot === 'full') passedBy.push(waiting)
       if (slot === 'full' && waiting.overtaken >= MAX_OVERTAKEN) break
+      if (slot === 'loading') waiting.loadingMs ??= preciseNow()
       if (typeof slot === 'string') continue
       for (const other of passedBy) other.overtaken += 1
       this.#queue.serve(waiting)
-      admitted.push({ id, request, row: model.open(need), slot })
+      const { queuedMs, loadingMs } = waiting
+      admitted.push({
+        id,
+        request,
+        row: model.open(need),
+        slot,
+        began: { queuedMs, loadingMs, admittedMs: preciseNow() },
+      })
     }
     return admitted
   }

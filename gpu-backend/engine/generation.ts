@@ -5,7 +5,7 @@ import type { GrammarRow, Grammars } from './constraint.ts'
 import { logprobOf, type TokenLogprob } from './logprobs.ts'
 import type { Input, Row } from './model.ts'
 import { nonFinite } from './non-finite.ts'
-import type { GenerateRequest, Piece } from './request.ts'
+import type { Began, GenerateRequest, Piece } from './request.ts'
 import { createSampler, type Sampler } from './sampler.ts'
 
 interface TextOptions {
@@ -30,12 +30,14 @@ export class Generation {
   #promptDone = 0
   #produced = 0
   #last = 0
+  #untold: Began | undefined
 
-  constructor({ id, request, row, slot }: Admitted, text: TextOptions) {
+  constructor({ id, request, row, slot, began }: Admitted, text: TextOptions) {
     this.id = id
     this.request = request
     this.row = row
     this.slot = slot
+    this.#untold = request.timed === true ? began : undefined
     this.#endIds = text.endIds
     this.#sample = createSampler(request.sampling)
     this.#writer = createWriter(text.decode, request.promptIds, request.stop)
@@ -82,6 +84,13 @@ export class Generation {
     if (this.left > 0) return { ids: [], text: '', promptLogprobs }
     if (this.request.maxTokens === 0) return { ids: [], text: '', promptLogprobs, finish: 'length' }
     return { ...this.#produce(logits.at(-1)!), promptLogprobs }
+  }
+
+  /** The piece as it leaves: the first one says when the row began, where that was asked for. */
+  tell(piece: Piece): Piece {
+    const began = this.#untold
+    this.#untold = undefined
+    return began === undefined ? piece : { ...piece, began }
   }
 
   close(): void {
