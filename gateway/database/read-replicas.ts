@@ -1,7 +1,7 @@
 // D1 with read replication: which answers a replica may give. Whoever authorises, admits or writes asks the primary, as D1 does
 // where no session is opened: a replica may lag by any time, and a revocation must hold within two seconds. Only an admin's
 // reads may come from a replica, and only where the admin says how new they must be.
-import { drizzle } from 'drizzle-orm/d1'
+import { type AnyD1Database, drizzle } from 'drizzle-orm/d1'
 import { createMiddleware } from 'hono/factory'
 import type { GatewayEnv } from '../context.ts'
 import { badRequest } from '../errors.ts'
@@ -17,22 +17,24 @@ interface Session {
 }
 
 interface Replicated {
-  withSession(constraint: string): Session & Parameters<typeof drizzle>[0]
+  withSession(constraint: string): Session & AnyD1Database
 }
 
-const isReplicated = (db: object): db is Replicated => 'withSession' in db && typeof db.withSession === 'function'
+/** As far as drizzle asks a session for anything, it is a database. */
+const replicatedOf = (db: object): Replicated | undefined =>
+  'withSession' in db && typeof db.withSession === 'function' ? (db as Replicated) : undefined
 
 /**
  * Behind the guard. Each answer tells a bookmark; a read that brings one sees at least what that answer saw. On Node, whose
  * database has no replicas, there is none, and one that is brought is true by itself.
  */
 export const readReplicas = createMiddleware<GatewayEnv>(async (c, next) => {
-  const { db } = c.get('config')
+  const db = replicatedOf(c.get('config').db)
   const given = c.req.header(HEADER)
   if (given !== undefined && given !== ANY && !BOOKMARK.test(given)) {
     throw badRequest(`${HEADER} is none that an answer had, and not '${ANY}'; leave it out.`, 'invalid_value', HEADER)
   }
-  if (!isReplicated(db)) return next()
+  if (db === undefined) return next()
   const isRead = c.req.method === 'GET'
   const session = db.withSession(!isRead || given === undefined ? 'first-primary' : startOf(given))
   c.set('db', drizzle(session))
