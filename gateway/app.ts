@@ -5,9 +5,11 @@ import { createAdmin } from './admin/routes.ts'
 import { type Bindings, type Config, readConfig } from './config.ts'
 import type { GatewayEnv, World } from './context.ts'
 import { isDatabaseAway } from './database/from-database.ts'
+import { readReplicas } from './database/read-replicas.ts'
 import { databaseUnavailable, GatewayError, internalError, misconfigured, notFound } from './errors.ts'
 import { giveFeedback } from './experiment/give-feedback.ts'
 import { addVerdicts } from './experiment/give-verdict.ts'
+import { boundAddress, boundKey } from './flood-guard.ts'
 import { hardenResponse } from './harden-response.ts'
 import { createHealth } from './health.ts'
 import { createGuard } from './identity/authenticate.ts'
@@ -49,7 +51,9 @@ export function createApp(world: World): Hono<GatewayEnv> {
     await next()
   })
   app.use('*', createObserver(world))
+  app.use('*', boundAddress)
   app.use('*', createGuard(world))
+  app.use('*', boundKey)
 
   app.get('/healthz', createHealth())
   addReference(app)
@@ -60,6 +64,7 @@ export function createApp(world: World): Hono<GatewayEnv> {
   app.post('/v1/embeddings', (c) => infer(c, 'embeddings'))
   app.post('/v1/feedback', giveFeedback)
   addVerdicts(app)
+  app.use('/admin/*', readReplicas)
   app.route('/admin', createAdmin())
   return app
 }

@@ -5,6 +5,11 @@ import { type OtlpVariables, readOtlp } from '../telemetry/read-otlp.ts'
 import { ENVIRONMENT } from './identity/key-format.ts'
 import { type Peppers, parsePeppers } from './identity/keys.ts'
 
+/** Of Cloudflare; as far as it is used. */
+export interface RateLimitBinding {
+  limit(options: { readonly key: string }): Promise<{ readonly success: boolean }>
+}
+
 export interface Bindings extends OtlpVariables {
   readonly DB: AnyD1Database
   /** `{"current": "1", "keys": {"1": "<base64, at least 32 bytes>"}}` */
@@ -16,6 +21,9 @@ export interface Bindings extends OtlpVariables {
   /** Origin of the compiler service, and its token. Both or none: without them nothing is compiled. */
   readonly COMPILER_URL: string
   readonly COMPILER_TOKEN: string
+  /** Of Cloudflare, and optional. */
+  readonly FLOOD_BY_ADDRESS: RateLimitBinding
+  readonly FLOOD_BY_KEY: RateLimitBinding
 }
 
 export interface Config {

@@ -4,6 +4,7 @@ import { and, eq, exists, or } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import type { GatewayContext, World } from './context.ts'
 import { adapters, arms, backends, bases, models } from './database/schema.ts'
+import { elapsed } from './elapsed.ts'
 import { errorFields, log } from './log.ts'
 import type { Secrets } from './upstream/credential.ts'
 import { isAlive } from './upstream/watch-backends.ts'
@@ -52,12 +53,12 @@ async function check(db: DrizzleD1Database, world: World, secrets: Secrets): Pro
 }
 
 export function createHealth(): (c: GatewayContext) => Promise<Response> {
-  let kept: { health: Health; until: number } | undefined
+  let kept: { health: Health; at: number } | undefined
   return async (c) => {
     const world = c.get('world')
     const now = world.now()
-    if (kept === undefined || now >= kept.until) {
-      kept = { health: await check(c.get('db'), world, c.env), until: now + KEEP_MS }
+    if (kept === undefined || elapsed(now, kept.at) >= KEEP_MS) {
+      kept = { health: await check(c.get('db'), world, c.env), at: now }
     }
     return c.json({ status: kept.health }, kept.health === 'ok' ? 200 : 503)
   }

@@ -4,6 +4,7 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import { openFolder } from '../runtime/disk.ts'
+import { Exporter, type OtlpConfig } from '../telemetry/otlp.ts'
 import { startEngine } from './engine/client.ts'
 import { defaultEngineConfig, type EngineConfig } from './engine/request.ts'
 import { BackendError } from './errors.ts'
@@ -29,6 +30,8 @@ export interface ServeOptions extends Partial<Omit<EngineConfig, 'artifact'>> {
   readonly drainMs?: number
   /** Who may read `/metrics` without a capability; absent: nobody. */
   readonly metrics?: MetricsAccess
+  /** Where traces go; absent: nowhere. */
+  readonly otlp?: OtlpConfig | undefined
 }
 
 export interface Backend {
@@ -55,6 +58,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     log = logToStderr,
     drainMs = DRAIN_MS,
     metrics: access,
+    otlp,
     ...engineOptions
   } = options
   // Before anything is opened: without a usable secret nothing starts.
@@ -79,8 +83,20 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     },
   }
   const metrics = createMetrics(source, Date.now)
+  const onDropped = (spans: number): void => log({ event: 'telemetry.dropped', spans })
+  const exporter = otlp && new Exporter({ ...otlp, fetch: (url, init) => fetch(url, init), now: Date.now, onDropped })
   const isDraining = (): boolean => draining
-  const app = createApp({ engine, text, verify, mayScrape, log, now: Date.now, metrics, draining: isDraining })
+  const app = createApp({
+    engine,
+    text,
+    verify,
+    mayScrape,
+    log,
+    now: Date.now,
+    metrics,
+    draining: isDraining,
+    exporter,
+  })
   // Without TLS and HTTP/2 it is Node's plain server.
   const server = createAdaptorServer({ fetch: app.fetch }) as Server
   let answering = 0
@@ -115,6 +131,7 @@ export async function serve(options: ServeOptions): Promise<Backend> {
     server.closeAllConnections()
     await closed
     await engine.close()
+    await exporter?.flush()
     log({ event: 'closed' })
   }
   let closing: Promise<void> | undefined

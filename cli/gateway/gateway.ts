@@ -26,8 +26,11 @@ export interface GatewayOptions {
   readonly metricsHost: string
 }
 
+/** Not text: the database is opened, and Cloudflare's flood guards have no counterpart here. */
+type Absent = 'DB' | 'FLOOD_BY_ADDRESS' | 'FLOOD_BY_KEY'
+
 /** The binding of the Worker → the variable here, and how to come by a value. */
-const VARIABLES: Readonly<Record<Exclude<keyof Bindings, 'DB'>, readonly [variable: string, help: string]>> = {
+const VARIABLES: Readonly<Record<Exclude<keyof Bindings, Absent>, readonly [variable: string, help: string]>> = {
   PEPPERS: [
     'SIDEPATH_PEPPERS',
     `{"current":"1","keys":{"1":"…"}} with 32 random bytes in base64 (openssl rand -base64 32)`,
@@ -98,6 +101,8 @@ function takeBindings(): Partial<Record<keyof typeof VARIABLES, string>> {
   return bindings
 }
 
+const isVariable = (binding: keyof Bindings): binding is keyof typeof VARIABLES => Object.hasOwn(VARIABLES, binding)
+
 /** Undefined: nothing is counted. Checked before anything is opened. */
 function takeMetrics({ metricsPort: port, metricsHost: host }: GatewayOptions): MetricsOptions | undefined {
   const token = process.env[METRICS_TOKEN]
@@ -112,7 +117,7 @@ function requireConfigured(bindings: Partial<Bindings>): asserts bindings is Bin
   const config = readConfig(bindings)
   if ('db' in config) return
   const lines = config.map((binding) => {
-    if (binding === 'DB') throw new Error('sidepath bug: the database was opened before')
+    if (!isVariable(binding)) throw new Error('sidepath bug: the database was opened before')
     const [variable, help] = VARIABLES[binding]
     return `${variable} is ${bindings[binding] === undefined ? 'not set' : 'not usable'}: ${help}`
   })

@@ -2,6 +2,7 @@
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { Log, LogLevel, Miniflare } from 'miniflare'
+import type { OtlpVariables } from '../../telemetry/read-otlp.ts'
 import { UserError } from '../fail.ts'
 import { bundleWorker } from './bundle-worker.ts'
 import { endWithParent } from './end-with-parent.ts'
@@ -22,6 +23,8 @@ export async function startGateway(options: {
   port: number
   secrets: Secrets
   persistTo: string
+  /** OpenTelemetry's variables, as they are set. */
+  otel?: Partial<OtlpVariables>
   log: (line: string) => void
 }): Promise<GatewayHost> {
   const keepSignals = ownSignals()
@@ -45,6 +48,9 @@ export async function startGateway(options: {
             PEPPERS: { type: 'text', value: JSON.stringify(options.secrets.peppers) },
             CAPABILITY_SECRET: { type: 'text', value: options.secrets.capabilitySecret },
             ENVIRONMENT: { type: 'text', value: 'local' },
+            ...Object.fromEntries(
+              Object.entries(options.otel ?? {}).map(([name, value]) => [name, { type: 'text', value }]),
+            ),
           },
           manifest: {
             mainModule: 'worker.js',

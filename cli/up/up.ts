@@ -8,6 +8,7 @@ import { requireFreePort, startGateway } from './gateway-host.ts'
 import { readOrMakeSecrets } from './secrets.ts'
 import { seedDemo } from './seed.ts'
 import { shutdownOnSignal } from './shutdown.ts'
+import { backendOtlp, takeOtel } from './telemetry.ts'
 import { welcome } from './welcome.ts'
 
 export interface UpOptions {
@@ -27,6 +28,7 @@ export async function up(options: UpOptions): Promise<void> {
   const shutdown = shutdownOnSignal()
   await shutdown.opened(folder.unlock)
   try {
+    const otel = takeOtel()
     const secrets = await readOrMakeSecrets(folder)
     const logFile = folder.join('up.log')
     const log = openLog(logFile)
@@ -40,10 +42,12 @@ export async function up(options: UpOptions): Promise<void> {
       prefixBudgetBytes: options.prefixCache * 2 ** 20,
       // A mix of all of them fits a slot.
       bankRank: artifact.manifest.adapters.reduce((sum, { r }) => sum + r, 0),
+      otlp: backendOtlp(otel),
       log: (event) => log(JSON.stringify({ tier: 'gpu-backend', time: new Date().toISOString(), ...event })),
     })
     await shutdown.opened(backend.close)
-    const gateway = await startGateway({ port: options.port, secrets, persistTo: folder.join('d1'), log })
+    const persistTo = folder.join('d1')
+    const gateway = await startGateway({ port: options.port, secrets, persistTo, otel, log })
     await shutdown.opened(gateway.close)
     const demo = await seedDemo({ folder, gateway, secrets, backendUrl: backend.url, manifest: artifact.manifest })
     say(`backend on ${backend.url} (${backend.ready.provider}); logs in ${logFile}`)

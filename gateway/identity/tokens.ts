@@ -56,7 +56,8 @@ export function createTokenReader(world: World): TokenReader {
 
   async function readKeys(url: string, newerThan: number): Promise<PublishedKeys> {
     const kept = published.get(url)
-    if (kept !== undefined && kept.readAt > newerThan) return kept
+    // A clock that was set back since must not keep them for longer.
+    if (kept !== undefined && kept.readAt > newerThan && kept.readAt <= world.now()) return kept
     const readAt = world.now()
     try {
       const response = await world.fetch(url, {

@@ -4,6 +4,7 @@
 import { eq, gt, sql } from 'drizzle-orm'
 import type { DrizzleD1Database } from 'drizzle-orm/d1'
 import { issuers, policyEpochs } from '../database/schema.ts'
+import { elapsed } from '../elapsed.ts'
 import { type Caller, type Loaded, loadPolicy } from './load-policy.ts'
 import type { Registry } from './policy.ts'
 
@@ -71,7 +72,7 @@ export class PolicyCache {
     name: string,
     load: () => Promise<(Kept & { readonly value: T }) | undefined>,
   ): Promise<T | undefined> {
-    if (this.#kept.has(name) && this.#now() - this.#askedAt >= FRESH_MS) await this.#ask(db)
+    if (this.#kept.has(name) && elapsed(this.#now(), this.#askedAt) >= FRESH_MS) await this.#ask(db)
     const kept = this.#kept.get(name)
     if (kept !== undefined) {
       keepLatest(this.#kept, name, kept, MAX_KEPT)
@@ -83,7 +84,7 @@ export class PolicyCache {
     if (this.#kept.size === 0) {
       // Nothing is kept that an earlier change could concern.
       this.#seen = Math.max(this.#seen, loaded.epoch)
-      this.#askedAt = Math.max(this.#askedAt, askedAt)
+      this.#askedAt = askedAt
     }
     // Not what was read before a change that was seen meanwhile.
     if (loaded.epoch >= this.#seen && name.length <= MAX_NAME_CHARS) keepLatest(this.#kept, name, loaded, MAX_KEPT)
@@ -100,7 +101,7 @@ export class PolicyCache {
       }
       this.#seen = Math.max(this.#seen, epoch)
     }
-    this.#askedAt = Math.max(this.#askedAt, askedAt)
+    this.#askedAt = askedAt
   }
 }
 

@@ -21,7 +21,9 @@ export type Phase = 'closed' | 'open' | 'half-open'
 
 export function phaseOf(breaker: Breaker, now: number): Phase {
   if (breaker.failures < FAILURES_TO_OPEN) return 'closed'
-  return now < breaker.closedOutUntil ? 'open' : 'half-open'
+  // Further off than it is ever set: the clock was set back since.
+  const left = breaker.closedOutUntil - now
+  return left > 0 && left <= LONGEST_PAUSE_MS ? 'open' : 'half-open'
 }
 
 /** Others wait for the end of the trial, or as long again, should nobody ever tell. */

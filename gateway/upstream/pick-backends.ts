@@ -1,6 +1,7 @@
 // Which backends may serve a request, the best first.
 import type { Capability } from '../../gpu-backend/contract.ts'
 import type { World } from '../context.ts'
+import { elapsed } from '../elapsed.ts'
 import { orderByAffinity } from '../experiment/hash-bucket.ts'
 import type { Endpoint } from '../infer/parse-request.ts'
 import type { Backend } from '../policy/policy.ts'
@@ -58,7 +59,7 @@ export function pickBackends(
     return {
       backend,
       isLast: backend.draining,
-      isDown: !watched.alive || now - watched.failedAt < SHUNNED_MS,
+      isDown: !watched.alive || elapsed(now, watched.failedAt) < SHUNNED_MS,
       lora: isHere ? 1 : scoreLora(watched.load, name),
       requests: Math.max(watched.load?.requests ?? 0, underWayAt(watched)),
     }

@@ -1,6 +1,7 @@
 // What this isolate knows of each backend: whether it answers, how busy it says it is, and what went to it from here.
 // Hints for the choice among replicas, and no more: nothing is authorised by them.
 import type { World } from '../context.ts'
+import { elapsed } from '../elapsed.ts'
 import type { Backend } from '../policy/policy.ts'
 import { readBounded } from '../read-body.ts'
 import { abandon } from './abandon.ts'
@@ -154,7 +155,7 @@ export async function isAlive(world: World, backend: Served, secrets: Secrets): 
 export async function refresh(world: World, backend: Backend, secrets: Secrets): Promise<void> {
   const watched = watchedOf(world, backend)
   const now = world.now()
-  if (now - watched.askedAt < KEEP_MS) return
+  if (elapsed(now, watched.askedAt) < KEEP_MS) return
   watched.askedAt = now
   const { alivePath, metricsPath, readLoad } = DRIVERS[backend.driver]
   const once = (path: string | null) => (path === null ? undefined : ask(world, backend, secrets, path))

@@ -3,7 +3,7 @@ import type { Mix } from '../contract.ts'
 import { BackendError } from '../errors.ts'
 import type { Model, Row } from './model.ts'
 import { type Account, Queue } from './queue.ts'
-import type { GenerateRequest } from './request.ts'
+import type { Began, GenerateRequest } from './request.ts'
 import type { Pinned } from './residency.ts'
 
 /** Requests that find a slot overtake one that does not, this many times; after that it is waited for. */
@@ -32,6 +32,7 @@ export interface Admitted {
   readonly slot: number
   /** Of its tenant; it was charged with all that the request may come to run. */
   readonly account: Account
+  readonly began: Began
 }
 
 interface Waiting {
@@ -41,7 +42,12 @@ interface Waiting {
   /** Tokens that it may come to run. */
   readonly cost: number
   overtaken: number
+  readonly queuedMs: number
+  loadingMs: number | null
 }
+
+/** As the threads of one process, and other tiers, count. */
+const preciseNow = (): number => performance.timeOrigin + performance.now()
 
 export class Admission {
   readonly #options: AdmissionOptions
@@ -77,7 +83,7 @@ export class Admission {
     }
     if (adapter !== null && adapters === undefined) throw notRouted()
     if (this.#queue.full) throw new BackendError('queue_full', 'too many requests are waiting; try again later')
-    this.#queue.add({ id, request, tenant, cost: need, overtaken: 0 })
+    this.#queue.add({ id, request, tenant, cost: need, overtaken: 0, queuedMs: preciseNow(), loadingMs: null })
   }
 
   /** False when it does not wait here. */
@@ -110,10 +116,13 @@ export class Admission {
       const slot = request.adapter === null ? 0 : adapters!.pin(request.adapter, request.mix, request.tenant)
       if (slot === 'full') passedBy.push(waiting)
       if (slot === 'full' && waiting.overtaken >= MAX_OVERTAKEN) break
+      if (slot === 'loading') waiting.loadingMs ??= preciseNow()
       if (typeof slot === 'string') continue
       for (const other of passedBy) other.overtaken += 1
       const account = this.#queue.serve(waiting)
-      admitted.push({ id, request, row: model.open(need), slot, account })
+      const { queuedMs, loadingMs } = waiting
+      const began = { queuedMs, loadingMs, admittedMs: preciseNow() }
+      admitted.push({ id, request, row: model.open(need), slot, account, began })
     }
     return admitted
   }

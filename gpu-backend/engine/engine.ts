@@ -196,7 +196,7 @@ export class Engine {
       if (generation.left <= count) await generation.prepare(this.#options.grammars)
       const piece = generation.ran(count, logits)
       if (piece === undefined) return
-      if (!this.#aborted.has(generation.id)) this.#events.push({ id: generation.id, piece })
+      if (!this.#aborted.has(generation.id)) this.#events.push({ id: generation.id, piece: generation.tell(piece) })
       if (piece.finish !== undefined) this.#leave(generation)
     } catch (error) {
       this.#leave(generation, error)

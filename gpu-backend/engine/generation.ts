@@ -7,7 +7,7 @@ import type { Input, Row } from './model.ts'
 import { nonFinite } from './non-finite.ts'
 import type { PrefixRow } from './prefixes.ts'
 import type { Account } from './queue.ts'
-import type { GenerateRequest, Piece } from './request.ts'
+import type { Began, GenerateRequest, Piece } from './request.ts'
 import { createSampler, type Sampler } from './sampler.ts'
 
 interface TextOptions {
@@ -33,14 +33,16 @@ export class Generation implements PrefixRow {
   #grammar: GrammarRow | undefined
   #promptDone = 0
   #cachedTokens = 0
+  #untold: Began | undefined
   #begun = false
 
-  constructor({ id, request, row, slot, account }: Admitted, text: TextOptions) {
+  constructor({ id, request, row, slot, account, began }: Admitted, text: TextOptions) {
     this.id = id
     this.request = request
     this.row = row
     this.slot = slot
     this.#account = account
+    this.#untold = request.timed === true ? began : undefined
     this.#endIds = text.endIds
     this.#sample = createSampler(request.sampling)
     this.#writer = createWriter(text.decode, request.promptIds, request.stop)
@@ -104,6 +106,13 @@ export class Generation implements PrefixRow {
     if (this.left > 0) return { ids: [], text: '', promptLogprobs }
     if (this.request.maxTokens === 0) return { ids: [], text: '', promptLogprobs, finish: 'length' }
     return { ...this.#produce(logits.at(-1)!), promptLogprobs }
+  }
+
+  /** The piece as it leaves: the first one says when the row began, where that was asked for. */
+  tell(piece: Piece): Piece {
+    const began = this.#untold
+    this.#untold = undefined
+    return began === undefined ? piece : { ...piece, began }
   }
 
   close(): void {

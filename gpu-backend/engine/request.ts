@@ -23,11 +23,21 @@ export interface GenerateRequest {
   readonly scorePrompt?: boolean | undefined
   /** What the answer has to be. */
   readonly constraint?: Constraint | undefined
+  /** Says when it began. */
+  readonly timed?: boolean | undefined
 }
 
 /** Texts to embed, as token ids. */
 export interface EmbedRequest extends Pick<GenerateRequest, 'adapter' | 'mix' | 'tenant'> {
   readonly rows: readonly (readonly number[])[]
+}
+
+/** When a row began, in milliseconds since 1970 and parts of them, by the engine's clock. */
+export interface Began {
+  readonly queuedMs: number
+  /** From when on it waited for its adapter to be read; null: it was there. */
+  readonly loadingMs: number | null
+  readonly admittedMs: number
 }
 
 /** What one step adds to one row. */
@@ -43,6 +53,8 @@ export interface Piece {
   readonly cachedTokens?: number
   /** The last piece has it: `stop` for an end token or a stop string, `length` for `maxTokens`. */
   readonly finish?: 'stop' | 'length'
+  /** In the first piece, where the request asked for it. */
+  readonly began?: Began
 }
 
 export interface Failure {

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { Hono } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { z } from 'zod'
+import { parseTraceparent } from '../../telemetry/trace-context.ts'
 import { type Capability, type LoadResponse, type Mix, paths, type Readiness } from '../contract.ts'
 import { runnableOf } from '../engine/mix.ts'
 import { BackendError } from '../errors.ts'
@@ -12,7 +13,6 @@ import { embed } from './embed.ts'
 import type { Env } from './env.ts'
 import { chat, complete, type GenerateOptions } from './generate.ts'
 import type { MayScrape } from './scrape.ts'
-import { readTrace } from './trace.ts'
 
 export interface AppOptions extends GenerateOptions {
   readonly verify: VerifyCapability
@@ -32,7 +32,7 @@ export function createApp(options: AppOptions): Hono<Env> {
     const startMs = now()
     const given = context.req.header('x-request-id') ?? ''
     const requestId = REQUEST_ID.test(given) ? given : randomUUID()
-    const trace = readTrace(context.req.header('traceparent'))
+    const trace = parseTraceparent(context.req.header('traceparent'))
     context.set('requestId', requestId)
     context.set('trace', trace)
     await next()

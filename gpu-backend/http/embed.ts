@@ -6,6 +6,7 @@ import { BackendError } from '../errors.ts'
 import type { Env } from './env.ts'
 import type { GenerateOptions } from './generate.ts'
 import { readBody } from './read-body.ts'
+import { traceRows } from './trace-rows.ts'
 
 export async function embed(context: Context<Env>, options: GenerateOptions): Promise<Response> {
   const { engine, text, log, now, metrics } = options
@@ -28,6 +29,7 @@ export async function embed(context: Context<Env>, options: GenerateOptions): Pr
   const promptTokens = rows.reduce((sum, row) => sum + row.length, 0)
   const startMs = now()
   const recording = metrics.record(promptTokens)
+  const traced = traceRows(options.exporter, context)
   const runnable = runnableOf(claimed)
   let outcome = 'aborted'
   try {
@@ -47,6 +49,7 @@ export async function embed(context: Context<Env>, options: GenerateOptions): Pr
     throw error
   } finally {
     recording.end(outcome)
+    traced?.end(outcome, { prompt: promptTokens, completion: 0 })
     const { requestId, trace } = context.var
     const { adapter } = runnable
     const totalMs = now() - startMs

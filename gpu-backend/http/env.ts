@@ -1,12 +1,13 @@
 // What the middleware leaves for the routes.
+
+import type { TraceContext } from '../../telemetry/trace-context.ts'
 import type { Capability } from '../contract.ts'
-import type { Trace } from './trace.ts'
 
 export interface Env {
   Variables: {
     requestId: string
     /** Where the caller sent one. */
-    trace: Trace | undefined
+    trace: TraceContext | undefined
     /** Verified. Not set on the public routes. */
     capability: Capability
   }

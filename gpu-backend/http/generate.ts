@@ -1,6 +1,7 @@
 // `/v1/completions` and `/v1/chat/completions`: from a checked body to running rows and their answer.
 import { randomInt } from 'node:crypto'
 import type { Context } from 'hono'
+import type { Exporter } from '../../telemetry/otlp.ts'
 import { type Capability, ChatCompletionRequest, CompletionRequest, promptsOf } from '../contract.ts'
 import type { EngineClient } from '../engine/client.ts'
 import { runnableOf } from '../engine/mix.ts'
@@ -18,6 +19,7 @@ import { callConstraintOf, constraintOf } from './response-format.ts'
 import { type Indexed, runChoices } from './run-choices.ts'
 import { streamEvents } from './stream.ts'
 import { tokenTexts } from './token-texts.ts'
+import { type TracedRows, traceRows } from './trace-rows.ts'
 
 /** As OpenAI's. */
 const COMPLETION_MAX_TOKENS = 16
@@ -33,6 +35,8 @@ export interface GenerateOptions {
   /** Milliseconds of a clock. */
   readonly now: () => number
   readonly metrics: Metrics
+  /** Undefined: nobody looks at traces. */
+  readonly exporter?: Exporter | undefined
 }
 
 type Body = CompletionRequest | ChatCompletionRequest
@@ -146,7 +150,9 @@ async function run(context: Context<Env>, options: GenerateOptions, job: Job): P
   const { signal } = context.req.raw
   if (signal.aborted) gone.abort()
   else signal.addEventListener('abort', () => gone.abort(), { once: true })
-  const pieces = meter(runChoices(options.engine, requests, gone.signal), context, options, promptTokens)
+  const rows = traceRows(options.exporter, context)
+  const asked = rows === undefined ? requests : requests.map((request) => ({ ...request, timed: true }))
+  const pieces = meter(runChoices(options.engine, asked, gone.signal), context, options, promptTokens, rows)
   if (!body.stream) return whole(context, pieces, answer, count)
   // Refusals have a status of their own: the answer begins when there is something to send.
   const first = await pieces.next()
@@ -191,6 +197,7 @@ async function* meter(
   context: Context<Env>,
   { log, now, metrics }: GenerateOptions,
   promptTokens: number,
+  rows: TracedRows | undefined,
 ): AsyncGenerator<Indexed, void, undefined> {
   const startMs = now()
   const recording = metrics.record(promptTokens)
@@ -206,6 +213,7 @@ async function* meter(
       completionTokens += piece.ids.length
       cachedTokens += piece.cachedTokens ?? 0
       recording.tokens(index, piece.ids.length)
+      rows?.piece(indexed)
       ended = piece.finish ?? ended
       yield indexed
     }
@@ -220,6 +228,7 @@ async function* meter(
     const times = { firstMs, totalMs: now() - startMs }
     const { requestId, trace } = context.var
     recording.end(outcome)
+    rows?.end(outcome, { prompt: promptTokens, completion: completionTokens })
     log({
       event: 'generation',
       requestId,

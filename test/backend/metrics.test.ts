@@ -1,4 +1,7 @@
 // Metrics, traces and the drain: what those who run the backend see of it.
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { paths } from '../../gpu-backend/contract.ts'
 import { serve } from '../../gpu-backend/serve.ts'
@@ -132,5 +135,71 @@ describe('the drain', () => {
     expect(text).toContain('"finish_reason":"length"')
     expect(text.trimEnd().endsWith('data: [DONE]')).toBe(true)
     await closing
+  })
+})
+
+describe('the spans of a generation', () => {
+  interface Told {
+    readonly traceId: string
+    readonly spanId: string
+    readonly parentSpanId?: string
+    readonly name: string
+    readonly startTimeUnixNano: string
+    readonly endTimeUnixNano: string
+  }
+
+  test('say how long each row waited, ran its prompt and decoded, in the trace of the gateway, and nothing of the prompt', async () => {
+    const posts: string[] = []
+    const collector = createServer((request, response) => {
+      let body = ''
+      request.on('data', (chunk) => (body += chunk))
+      request.on('end', () => {
+        posts.push(body)
+        response.end('{}')
+      })
+    }).listen(0, '127.0.0.1')
+    await once(collector, 'listening')
+    const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}/v1/traces`
+    const otlp = { url, headers: {}, service: 'sidepath-backend', ratio: 1 }
+    const other = await serve({ artifact: at.demo.path, secret: SECRET, port: 0, log: () => {}, otlp })
+    const [traceId, parentId] = ['4bf92f3577b34da6a3ce929d0e0e4736', '00f067aa0ba902b7']
+    const adapter = at.demo.manifest.adapters[0]!.digest
+    const ask = async (flags: string, more: object, claims = {}) => {
+      const authorization = `Bearer ${await mint(claimsOf(other.ready.base, claims))}`
+      const headers = { authorization, traceparent: `00-${traceId}-${parentId}-${flags}` }
+      const body = JSON.stringify({
+        prompt: 'In the confidential matter',
+        max_tokens: 4,
+        logit_bias: { 2: -100 },
+        ...more,
+      })
+      const answer = await fetch(other.url + paths.completions, { method: 'POST', headers, body })
+      expect(answer.status).toBe(200)
+      await answer.text()
+    }
+    await ask('00', {})
+    await ask('01', { n: 2 })
+    await ask('01', { stream: true }, { adapter })
+    await other.close()
+    collector.close()
+    const spans = posts.flatMap((post) => JSON.parse(post).resourceSpans[0].scopeSpans[0].spans as Told[])
+    const roots = spans.filter(({ parentSpanId }) => parentSpanId === parentId)
+    expect(roots.map(({ name }) => name)).toEqual(['POST /v1/completions', 'POST /v1/completions'])
+    const stepsOf = (root: Told | undefined) => spans.filter(({ parentSpanId }) => parentSpanId === root?.spanId)
+    expect(
+      stepsOf(roots[0])
+        .map(({ name }) => name)
+        .sort(),
+    ).toEqual(['decode', 'prefill', 'queue', 'decode', 'prefill', 'queue'].sort())
+    // Nobody had used the adapter before.
+    expect(stepsOf(roots[1]).map(({ name }) => name)).toEqual(['queue', 'load', 'prefill', 'decode'])
+    const at4 = stepsOf(roots[1])
+    for (const [i, step] of at4.entries()) {
+      expect(step.traceId).toBe(traceId)
+      expect(BigInt(step.endTimeUnixNano)).toBeGreaterThanOrEqual(BigInt(step.startTimeUnixNano))
+      // Each begins where the one before it ends.
+      if (i > 0) expect(step.startTimeUnixNano).toBe(at4[i - 1]!.endTimeUnixNano)
+    }
+    expect(posts.join('')).not.toMatch(/confidential|eyJ/)
   })
 })

@@ -78,6 +78,17 @@ describe('metrics', () => {
   })
 })
 
+describe('a clock that is set back', () => {
+  it('shuts no backend out for longer than the longest pause', () => {
+    const open = Array.from({ length: FAILURES_TO_OPEN }).reduce<Breaker>((state) => afterFailure(state, 1e12), CLOSED)
+    expect(phaseOf(open, 1e12)).toBe('open')
+    expect(phaseOf(open, 1e12 - 3_600_000)).toBe('half-open')
+    const trial = beginTrial(open, 1e12 - 3_600_000)
+    expect(phaseOf(trial, 1e12 - 3_600_000)).toBe('open')
+    expect(phaseOf(trial, 1e12 - 3_600_000 + FIRST_PAUSE_MS)).toBe('half-open')
+  })
+})
+
 describe('the breaker', () => {
   const fail = (breaker: Breaker, times: number, now: number) =>
     Array.from({ length: times }).reduce<Breaker>((state) => afterFailure(state, now), breaker)

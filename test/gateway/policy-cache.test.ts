@@ -159,6 +159,18 @@ describe('a change by another gateway', () => {
     expect(await status()).toBe(200)
   })
 
+  it.each(revocations)(
+    'holds at once where the clock was set back meanwhile, by an hour: %s',
+    async (_what, revoke, restore) => {
+      await env.DB.prepare(revoke).bind(key.id).run()
+      house.clock.now -= 3_600_000
+      expect([401, 404]).toContain(await status())
+      await env.DB.prepare(restore).bind(key.id).run()
+      house.clock.now += FRESH_MS
+      expect(await status()).toBe(200)
+    },
+  )
+
   it('leaves half of the promised time to a slow database', () => {
     expect(FRESH_MS * 2).toBeLessThanOrEqual(PROMISED_MS)
   })

@@ -21,7 +21,12 @@ describe('secrets (invariant 9)', () => {
     const keep = (reply: { text: string; headers: Headers }) =>
       texts.push(reply.text, JSON.stringify([...reply.headers]))
     keep(await house.ask(key.key, 'red'))
-    keep(await house.ask(key.key, 'red', { stream: true }))
+    const prompt = 'words that are between the caller and the model'
+    keep(await house.ask(key.key, 'red', { stream: true, prompt }))
+    house.backend.say('words that are between the model and the caller')
+    keep(await house.ask(key.key, 'red', { prompt: 7, note: prompt }))
+    await house.ask(key.key, 'red', { prompt })
+    house.backend.say(null)
     keep(await house.ask(key.key, key.key))
     keep(await house.call('GET', `/v1/models?key=${key.key}`, key.key))
     keep(await house.call('GET', '/v1/nowhere', key.key))
@@ -49,6 +54,7 @@ describe('secrets (invariant 9)', () => {
       ...Object.values(JSON.parse(env.PEPPERS).keys as Record<string, string>),
       ...capabilities,
     ]
+    expect(lines).not.toMatch(/words that are between/)
     for (const secret of secrets) {
       expect(secret.length).toBeGreaterThan(20)
       expect(lines).not.toContain(secret)
