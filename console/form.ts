@@ -3,7 +3,7 @@ import { Settings } from '../trainer/browser/settings.ts'
 
 const NUMBERS = ['r', 'alpha', 'dropout', 'learningRate', 'batchSize', 'seed', 'heldOutShare'] as const
 /** Left empty: the trainer's choice. */
-const OPEN = ['steps', 'maxLength', 'saveEvery'] as const
+const OPEN = ['steps', 'maxLength', 'saveEvery', 'threads'] as const
 const TICKS = ['useRslora', 'useDora', 'recompute'] as const
 const WORDS = ['targetModules', 'precision', 'schedule', 'provider'] as const
 

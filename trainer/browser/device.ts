@@ -1,6 +1,9 @@
 // What computes in a page: WebGPU where there is a GPU, else WebAssembly on the CPU, and a sentence that says which and why.
+import { inputError } from '../../compiler/errors.ts'
 import { openDevice, setUpWeb } from '../../runtime/web.ts'
 import type { Settings } from './settings.ts'
+
+export type DeviceWish = Pick<Settings, 'provider' | 'threads'>
 
 export interface Device {
   readonly provider: 'webgpu' | 'wasm'
@@ -21,9 +24,12 @@ export interface RuntimeUrls {
 /** A page is not the only one on its machine, and the matrix kernels gain little beyond. */
 const MAX_THREADS = 8
 
-export async function chooseDevice(choice: Settings['provider']): Promise<Device> {
+export async function chooseDevice({ provider: choice, threads: wanted }: DeviceWish): Promise<Device> {
   const isolated = globalThis.crossOriginIsolated === true
-  const threads = isolated ? Math.min(MAX_THREADS, Math.max(1, navigator.hardwareConcurrency)) : 1
+  if (wanted !== null && !(Number.isInteger(wanted) && wanted >= 1 && wanted <= MAX_THREADS)) {
+    throw inputError('train-option', `threads is ${wanted}; give a whole number from 1 to ${MAX_THREADS}`)
+  }
+  const threads = isolated ? (wanted ?? Math.min(MAX_THREADS, Math.max(1, navigator.hardwareConcurrency))) : 1
   const cpu = `WebAssembly on the CPU, ${threads} thread${threads === 1 ? '' : 's'}`
   const slow = isolated
     ? []

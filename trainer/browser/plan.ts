@@ -2,10 +2,9 @@
 import type { Plan } from '../run/plan.ts'
 import { planRun } from '../run/plan.ts'
 import { rowShape } from '../run/row-shape.ts'
-import { chooseDevice, type Device } from './device.ts'
+import { chooseDevice, type Device, type DeviceWish } from './device.ts'
 import { type Fit, fitInPage } from './fit.ts'
 import type { Job } from './job.ts'
-import type { Settings } from './settings.ts'
 
 export interface PagePlan {
   readonly plan: Plan
@@ -19,9 +18,9 @@ export interface PagePlan {
 
 export async function planInPage(
   { config, spec, options, examples, heldOut }: Job,
-  settings: Settings,
+  wish: DeviceWish,
 ): Promise<PagePlan> {
-  const device = await chooseDevice(settings.provider)
+  const device = await chooseDevice(wish)
   const shape = rowShape(examples, options)
   const plan = planRun(config, spec, options, shape.tokens, shape.targets)
   return {

@@ -34,6 +34,8 @@ export const Settings = z.strictObject({
   /** Steps between checkpoints; null: a twentieth of all, 25 at most. */
   saveEvery: z.number().nullable(),
   provider: z.enum(PROVIDERS),
+  /** Of WebAssembly; null: one a core, 8 at most. */
+  threads: z.number().nullable(),
 })
 export type Settings = z.infer<typeof Settings>
 

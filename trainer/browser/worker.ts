@@ -50,9 +50,8 @@ async function train({ asked, runtime, store, run, on }: Train): Promise<void> {
   const { folder: base, job: openIt } = open(asked)
   const [job, runs] = [await openIt(), await openStore(store)]
   const folder = runs.open(run)
-  const found = await planInPage(job, { ...asked.settings, provider: on?.provider ?? asked.settings.provider })
-  if (found.fit.problem !== undefined) throw inputError('train-option', found.fit.problem)
-  const device = { ...found.device, threads: on?.threads ?? found.device.threads }
+  const { device, fit } = await planInPage(job, on ?? asked.settings)
+  if (fit.problem !== undefined) throw inputError('train-option', fit.problem)
   if (on === undefined) {
     const { provider, threads } = device
     const { settings, data, baseName } = asked
