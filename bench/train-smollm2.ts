@@ -70,7 +70,10 @@ function report(): void {
       value: `${before.toFixed(2)} → ${after.toFixed(2)}`,
       samples: perplexities,
     })
-    rows.push({ what: `${what}: time of its steps as it was run`, value: `${minutes.toFixed(0)} min` })
+    rows.push({
+      what: `${what}: time of its steps as it was run, on one thread beside other jobs, load 10 to 40`,
+      value: `${minutes.toFixed(0)} min`,
+    })
     ends[mode] = after
   }
   const { float = 0, int4 = 0 } = ends
