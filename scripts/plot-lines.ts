@@ -25,6 +25,7 @@ export function plotLines(panels: readonly Panel[], foot: string): string {
   const size = `${panels.length * WIDTH} ${HEIGHT + FOOT}`
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size}" ${style}>`,
+    `<title>${escaped(panels.map(({ title }) => title).join('; '))}</title>`,
     '<rect width="100%" height="100%" fill="#fff"/>',
     ...drawn,
     `<text x="${MARGIN.left}" y="${HEIGHT + 8}" fill="#777" font-size="10">${escaped(foot)}</text>`,
