@@ -8,7 +8,7 @@ import { byId, fillList } from './dom.ts'
 /** Between two drawings of the plot. */
 const DRAW_EVERY_MS = 400
 
-export type RunState = 'begins' | 'trains' | 'paused' | 'finished' | 'failed'
+export type RunState = 'begins' | 'trains' | 'paused' | 'finished' | 'failed' | 'refused'
 
 const ACTIONS: Readonly<Record<RunState, readonly string[]>> = {
   begins: ['stop'],
@@ -16,6 +16,7 @@ const ACTIONS: Readonly<Record<RunState, readonly string[]>> = {
   paused: ['go-on', 'delete'],
   finished: ['download', 'delete'],
   failed: ['go-on', 'delete'],
+  refused: [],
 }
 
 export class RunView {

@@ -4,6 +4,7 @@ import type { Asked } from '../trainer/browser/protocol.ts'
 import { type RunStore, STORES } from '../trainer/browser/run-store.ts'
 import {
   type AdapterFile,
+  isFinished,
   type Request,
   readAdapterFiles,
   readData,
@@ -106,7 +107,10 @@ class TrainPage {
   }
 
   #doing(act: () => Promise<void>): void {
-    act().catch((error) => this.#view.fail(problemsOf(error)))
+    act().catch((error) => {
+      if (this.#shown === undefined) fillList(byId('plan-problems', HTMLElement), problemsOf(error))
+      else this.#view.fail(problemsOf(error))
+    })
   }
 
   get #shownRun(): Shown {
@@ -212,7 +216,7 @@ class TrainPage {
       this.#end()
       const request = await this.#request(id)
       this.#shown = request && { id, request }
-      this.#view.show(request === undefined ? 'begins' : 'failed', 'It did not go on:')
+      this.#view.show(request === undefined ? 'refused' : 'failed', 'It did not go on:')
       this.#view.fail(problemsOf(error))
     } finally {
       this.#planSoon()
@@ -250,7 +254,7 @@ class TrainPage {
       const request = await readRequest(folder)
       // What a page left that ended while it saved a run.
       if (request === undefined) continue
-      const done = await readAdapterFiles(folder)
+      const done = await isFinished(folder)
       const text = document.createElement('span')
       const when = new Date(request.startedAt).toLocaleString()
       text.textContent = `${titleOf(request.base, request.dataName)}, ${when}${done ? '' : ', not finished'}`

@@ -9,6 +9,7 @@ import { Settings } from './settings.ts'
 
 const REQUEST_FILE = 'request.json'
 const DATA_FILE = 'data.jsonl'
+const CONFIG_FILE = 'adapter_config.json'
 /** Every step has a line of about 150 bytes. */
 const MAX_METRICS_BYTES = 256 * 2 ** 20
 
@@ -69,11 +70,15 @@ export async function readHistory(folder: RunFolder): Promise<History> {
   return { train, held }
 }
 
+export async function isFinished(folder: RunFolder): Promise<boolean> {
+  // The config is written last.
+  return (await withFile(folder, `${ADAPTER_FOLDER}/${CONFIG_FILE}`, async () => true)) ?? false
+}
+
 /** As PEFT writes it; `undefined` until the run is finished. */
 export async function readAdapterFiles(folder: RunFolder): Promise<readonly AdapterFile[] | undefined> {
   const files: AdapterFile[] = []
-  // The config is written last, so where it is there the other one is whole.
-  for (const name of ['adapter_config.json', 'adapter_model.safetensors']) {
+  for (const name of [CONFIG_FILE, 'adapter_model.safetensors']) {
     const bytes = await withFile(folder, `${ADAPTER_FOLDER}/${name}`, (file) => file.read(0, file.size))
     if (bytes === undefined) return undefined
     files.push({ name, bytes })

@@ -1,6 +1,6 @@
 // What a person chooses in a page, and the options of a run that it means. Kept beside the run, so that it goes on as itself.
 import { z } from 'zod'
-import type { QuantiseOptions } from '../../compiler/quantise/spec.ts'
+import { EMBEDDING_MODULE, type QuantiseOptions } from '../../compiler/quantise/spec.ts'
 import { SCHEDULES } from '../optimise/schedule.ts'
 import type { TrainOptions } from '../run/options.ts'
 
@@ -63,7 +63,8 @@ export function optionsOf(settings: Settings, maxPositions: number, examples: nu
           block: 32,
           grid: precision === 'int4' ? 'affine' : 'symmetric',
           rounding: 'rtn',
-          keep: [],
+          // onnxruntime-web has no lookup in a table of codes.
+          keep: [EMBEDDING_MODULE],
           eight: [],
         }
   return {
