@@ -13,7 +13,7 @@ import { adapter, allow, BASE, base, createHouse, digest, type House, seed, toTe
 import { type Body, bodyOf, headerOf, type Json, type Known, queryOf, segmentOf } from './openapi-inputs.ts'
 import { answerForFuzz, COMPILER, COMPILER_TOKEN, HOSTS } from './openapi-upstreams.ts'
 
-const RUNS = 16
+const RUNS = 32
 const bindings = { ...env, COMPILER_URL: COMPILER, COMPILER_TOKEN }
 
 /** Codes of 5xx that say of something else than the gateway that it is broken, and the operations that may say so. */
