@@ -35,9 +35,13 @@ export interface Entry {
   readonly row: UsageRow
   /** For the batch that settles it. */
   along?: () => SqlStatement[]
+  /** The database takes others, and will never take this one. */
+  isRefused?: boolean
 }
 
 interface Batch {
+  /** Of the rows, in their order. */
+  readonly taken: readonly Entry[]
   /** Those that are settled. */
   readonly entries: readonly Entry[]
   readonly rows: readonly UsageRow[]
@@ -202,6 +206,7 @@ export class Ledger {
     // As they are now: they may change while they are on their way.
     const rows = entries.map(({ row }) => ({ ...row }))
     const batch = {
+      taken: entries,
       entries: entries.filter((_, at) => rows[at]?.status !== 'open'),
       rows,
       exposures: this.#exposures,
@@ -215,8 +220,8 @@ export class Ledger {
   }
 
   /** One row that the database refuses for good must not keep the others: it is left out, and logged. */
-  async #sendOneByOne({ entries, rows, exposures, facts, reports }: Batch): Promise<void> {
-    const alone = { entries: [], rows: [], exposures: [], facts: [], reports: [] }
+  async #sendOneByOne({ taken, entries, rows, exposures, facts, reports }: Batch): Promise<void> {
+    const alone = { taken: [], entries: [], rows: [], exposures: [], facts: [], reports: [] }
     const parts: readonly (Partial<Batch> & { requestId: string })[] = [
       ...facts.map((row) => ({ facts: [row], requestId: '' })),
       ...rows.map((row) => ({ rows: [row], requestId: row.requestId })),
@@ -231,6 +236,8 @@ export class Ledger {
       } catch (error) {
         if (isDatabaseAway(error)) throw error
         log('usage.refused', { requestId, ...errorFields(error) })
+        const entry = 'rows' in part ? taken.find(({ row }) => row.requestId === requestId) : undefined
+        if (entry !== undefined) entry.isRefused = true
       }
     }
   }

@@ -6,6 +6,7 @@ import { fromDatabase } from '../database/from-database.ts'
 import { insertWhere } from '../database/insert-where.ts'
 import type { SqlDatabase } from '../database/migrate.ts'
 import { usage } from '../database/records.ts'
+import { databaseUnavailable } from '../errors.ts'
 import type { Choice } from '../infer/choose-target.ts'
 import { claimsOn, findFull } from '../limits/claim.ts'
 import type { Reserved } from '../limits/leases.ts'
@@ -114,6 +115,8 @@ async function open({ ledger, keep }: Books, meter: Meter, entry: Entry, isThere
   if (!ledger.keeping.beforeDispatch || isThere) return meter
   try {
     await ledger.flushOrUnavailable()
+    // Nothing runs that will not be on record.
+    if (entry.isRefused === true) throw databaseUnavailable()
   } catch (error) {
     // The row may come to be there all the same, and nothing ran.
     entry.row.status = 'failed'

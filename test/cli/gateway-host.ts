@@ -67,7 +67,8 @@ export async function startHost(
   if (peppers === null) throw new Error('the peppers of the test are not usable')
   const adminKey = await bootstrapAdminKey(database.db, { environment: 'test', peppers, now: Date.now() })
   const bindings = { ...SECRETS, ...options.bindings, DB: database.db } as Bindings
-  const { keeping } = realWorld
+  // As the command has it by default.
+  const keeping = { ...realWorld.keeping, beforeDispatch: true }
   const gateway = await serveGateway({ host: '127.0.0.1', port: 0, bindings, counter: options.counter, keeping })
   const admin = adminOf(gateway.url, adminKey)
   await admin.put(`bases/${BASE}`, {})

@@ -29,6 +29,7 @@ describe('migrations', () => {
       '0011_experiment-rules.sql',
       '0012_auto-models.sql',
       '0013_upstreams.sql',
+      '0014_limit-leases.sql',
     ])
     const next = [
       { name: '9001_b.sql', sql: 'INSERT INTO t VALUES (1)' },

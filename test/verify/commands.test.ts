@@ -31,7 +31,7 @@ afterAll(() => folder.remove())
 
 describe('compile and merge', () => {
   it.each([
-    ['routed', 6],
+    ['routed', 8],
     ['stacked', 7],
     ['merged', 3],
   ])('leave the figures of %s beside the manifest, which does not cover them', async (name, comparisons) => {
@@ -95,7 +95,7 @@ describe('verify', () => {
   it('prints a table and ends with 0', async () => {
     const { code, stdout } = await sidepath(['verify', at('routed')])
     expect(code).toBe(0)
-    expect(stdout).toMatch(/^routed artifact [0-9a-f]{64}\n7 files hashed\n/)
+    expect(stdout).toMatch(/^routed artifact [0-9a-f]{64}\n8 files hashed\n/)
     expect(stdout).toMatch(/\nb +routed +merged +engine\.onnx .* ok\n/)
   })
 
