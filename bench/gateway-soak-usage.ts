@@ -25,7 +25,7 @@ interface UsageRow {
 }
 
 interface Found {
-  readonly rows: readonly { readonly what: string; readonly value: number }[]
+  readonly rows: readonly { readonly what: string; readonly value: number; readonly isError?: true }[]
 }
 
 export function compareUsage(database: string, logs: readonly string[], answers: readonly Answered[]): Found {
@@ -68,23 +68,33 @@ export function compareUsage(database: string, logs: readonly string[], answers:
       { what: 'usage rows settled', value: settled.length },
       { what: 'usage rows aborted', value: count('aborted') },
       { what: 'usage rows failed', value: count('failed') },
-      { what: 'usage rows left open', value: count('open') },
+      { what: 'usage rows left open', value: count('open'), isError: true },
       { what: 'requests that a backend saw', value: asked.size },
-      { what: 'of them without a usage row', value: [...asked].filter((id) => !usage.has(id)).length },
+      { what: 'of them without a usage row', value: [...asked].filter((id) => !usage.has(id)).length, isError: true },
       {
         what: 'whole answers whose row is not settled with the tokens that the backend gave',
         value: answeredWhole.filter(({ id }) => {
           const row = usage.get(id)
           return row?.status !== 'settled' || !isAsGiven(row)
         }).length,
+        isError: true,
       },
-      { what: 'settled rows that no backend wrote down so', value: settled.filter((row) => !isAsGiven(row)).length },
+      {
+        what: 'settled rows that no backend wrote down so',
+        value: settled.filter((row) => !isAsGiven(row)).length,
+        isError: true,
+      },
       {
         what: 'tokens settled, less those that the backends wrote down for the same requests',
         value: tokens(settled) - tokens(settled.map(({ id }) => whole.get(id))),
+        isError: true,
       },
-      { what: 'requests counted against limits, less usage rows', value: (counted?.used ?? 0) - rows.length },
-      { what: 'tokens that are still held of a limit', value: held?.held ?? Number.NaN },
+      {
+        what: 'requests counted against limits, less usage rows',
+        value: (counted?.used ?? 0) - rows.length,
+        isError: true,
+      },
+      { what: 'tokens that are still held of a limit', value: held?.held ?? Number.NaN, isError: true },
     ],
   }
 }

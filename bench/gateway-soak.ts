@@ -1,7 +1,8 @@
 // A soak of the gateway on Node with libSQL: for MINUTES at RATE requests a second, JSON and streams, callers who hang up,
 // backends that answer 500, cut a stream, are killed and come back. Then its usage rows are counted against what the
 // upstreams themselves wrote down: a request that a backend saw and that has no row, an open row, or one whose tokens are
-// not those that were given, is an error of ours. RATE and MINUTES are 200 and 30.
+// not those that were given, is an error of ours; so is memory that is kept. Then it ends with 1. RATE and MINUTES are 200
+// and 30.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
@@ -30,6 +31,14 @@ const AWAY_MS = 10_000
 const BOTH_EVERY_MINUTES = 5
 const BOTH_AWAY_MS = 3_000
 const DRAIN_MS = 60_000
+/**
+ * Of what is left after a collection, from a third of the run to its end: caches are full by then, and half an hour at
+ * 200 requests/s has 240,000 requests to come, so that 35 bytes kept of each would show.
+ */
+const MAX_KEPT_MIB = 8
+/** Garbage that grew old waits for a large collection, so resident memory rises by steps; half an hour came to 532. */
+const MAX_RESIDENT_MIB = 640
+const COLLECT_MS = 5_000
 const BASE = createHash('sha256').update('base').digest('hex')
 const SECRETS = {
   SIDEPATH_PEPPERS: JSON.stringify({ current: '1', keys: { 1: Buffer.alloc(32, 7).toString('base64') } }),
@@ -175,6 +184,17 @@ function send(port: number, key: string, ask: ReturnType<typeof makeAsk>): Promi
 const residentMiB = (pid: number): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? Number.NaN) / 1024
 
+/** What the gateway holds once its garbage is collected. */
+async function keptMiB(gateway: ChildProcess, log: string): Promise<number> {
+  const read = () => readFileSync(log, 'utf8').split('\n').slice(0, -1)
+  const before = read().length
+  gateway.kill('SIGUSR2')
+  for (const until = performance.now() + COLLECT_MS; read().length === before; await delay(POLL_MS)) {
+    if (performance.now() > until) throw new Error('the gateway did not say what it holds')
+  }
+  return Number(read().at(-1)) / 2 ** 20
+}
+
 /** Least squares, MiB a minute. */
 function slope(samples: readonly number[]): number {
   const n = samples.length
@@ -206,7 +226,10 @@ async function run(): Promise<Row[]> {
   const database = join(folder, 'gateway.db')
   const args = ['cli/bin.js', 'gateway', '--database', database, '--port', String(port)]
   const { line: adminKey } = await start([...args, '--new-admin-key'], SECRETS, /sp_\w+/)
-  const gateway = (await start(args, SECRETS, /gateway on/)).child
+  const heapLog = join(folder, 'heap.log')
+  closeSync(openSync(heapLog, 'a'))
+  const watched = ['--expose-gc', '--import', './bench/heap-after-gc.ts', ...args]
+  const gateway = (await start(watched, { ...SECRETS, HEAP_LOG: heapLog }, /gateway on/)).child
   const pid = gateway.pid ?? 0
   const keys = await seed(`http://127.0.0.1:${port}`, adminKey, upstreams)
 
@@ -217,6 +240,7 @@ async function run(): Promise<Row[]> {
   const endAt = started + MINUTES * 60_000
   let [sent, unsent, underWay, isOver] = [0, 0, 0, false]
   const sampling = setInterval(() => resident.push(residentMiB(pid)), SAMPLE_MS)
+  const keptEarly = delay((MINUTES * 60_000) / 3).then(() => keptMiB(gateway, heapLog))
   const killing = killNowAndThen(upstreams, () => isOver)
   while (performance.now() < endAt) {
     const due = Math.floor(((performance.now() - started) * RATE) / 1000)
@@ -240,6 +264,7 @@ async function run(): Promise<Row[]> {
   clearInterval(sampling)
   const drained = performance.now() + DRAIN_MS
   while (underWay > 0 && performance.now() < drained) await delay(POLL_MS)
+  const kept = [await keptEarly, await keptMiB(gateway, heapLog)] as const
   // An orderly end: what the gateway still owes its database is written before it goes.
   const ended = new Promise((resolve) => gateway.once('close', resolve))
   gateway.kill('SIGTERM')
@@ -255,6 +280,13 @@ async function run(): Promise<Row[]> {
   const fifth = Math.max(1, Math.floor(resident.length / 5))
   const mib = (value: number) => `${value.toFixed(1)} MiB`
   const during = `${MINUTES} minutes at ${RATE} requests/s`
+  const errors = [
+    ...found.rows.filter(({ isError, value }) => isError && value !== 0).map(({ what, value }) => `${what}: ${value}`),
+    ...(kept[1] - kept[0] > MAX_KEPT_MIB ? [`memory that is kept: ${mib(kept[0])}, later ${mib(kept[1])}`] : []),
+    ...(Math.max(...resident) > MAX_RESIDENT_MIB ? [`resident memory: ${mib(Math.max(...resident))}`] : []),
+  ]
+  for (const error of errors) console.error(`an error of ours: ${error}`)
+  if (errors.length > 0) process.exitCode = 1
   return [
     {
       what: `${during}: sent`,
@@ -270,6 +302,10 @@ async function run(): Promise<Row[]> {
       what: `${during}: resident memory of the gateway, second and last fifth, most`,
       value: `${mib(quantile(resident.slice(fifth, 2 * fifth), 0.5))}, ${mib(quantile(resident.slice(-fifth), 0.5))}, ${mib(Math.max(...resident))}`,
       samples: resident.map(Math.round),
+    },
+    {
+      what: `${during}: heap of the gateway after a collection, at a third and at the end`,
+      value: `${mib(kept[0])}, ${mib(kept[1])}`,
     },
     { what: `${during}: growth over the second half`, value: `${slope(half).toFixed(2)} MiB a minute` },
   ]
