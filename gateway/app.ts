@@ -88,7 +88,7 @@ function createReader({ keeping, now }: World): (bindings: Partial<Bindings>) =>
       log('config.invalid', { bindings: config.join(',') })
       throw misconfigured()
     }
-    const ledger = ledgers.get(config.db) ?? new Ledger(config.db, keeping, now)
+    const ledger = ledgers.get(config.db) ?? new Ledger(config.db, keeping, now, bindings.USAGE_QUEUE)
     ledgers.set(config.db, ledger)
     const ready = { config, db: drizzle(config.db), ledger }
     known.set(bindings, ready)

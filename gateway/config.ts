@@ -4,6 +4,7 @@ import type { OtlpConfig } from '../telemetry/otlp.ts'
 import { type OtlpVariables, readOtlp } from '../telemetry/read-otlp.ts'
 import { ENVIRONMENT } from './identity/key-format.ts'
 import { type Peppers, parsePeppers } from './identity/keys.ts'
+import type { QueueBinding } from './usage/queue-rows.ts'
 
 /** Of Cloudflare; as far as it is used. */
 export interface RateLimitBinding {
@@ -24,6 +25,8 @@ export interface Bindings extends OtlpVariables {
   /** Of Cloudflare, and optional. */
   readonly FLOOD_BY_ADDRESS: RateLimitBinding
   readonly FLOOD_BY_KEY: RateLimitBinding
+  /** Of Cloudflare, and optional: takes rows of usage that the database does not. */
+  readonly USAGE_QUEUE: QueueBinding
 }
 
 export interface Config {

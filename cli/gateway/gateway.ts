@@ -27,7 +27,7 @@ export interface GatewayOptions {
 }
 
 /** Not text: the database is opened, and Cloudflare's flood guards have no counterpart here. */
-type Absent = 'DB' | 'FLOOD_BY_ADDRESS' | 'FLOOD_BY_KEY'
+type Absent = 'DB' | 'FLOOD_BY_ADDRESS' | 'FLOOD_BY_KEY' | 'USAGE_QUEUE'
 
 /** The binding of the Worker → the variable here, and how to come by a value. */
 const VARIABLES: Readonly<Record<Exclude<keyof Bindings, Absent>, readonly [variable: string, help: string]>> = {

@@ -8,6 +8,7 @@ import type { Report } from '../limits/lease.ts'
 import { writeReports } from '../limits/lease-statements.ts'
 import { Leases } from '../limits/leases.ts'
 import { errorFields, log } from '../log.ts'
+import { type QueueBinding, queueRows } from './queue-rows.ts'
 import { type ExposureRow, type FactsRow, type UsageRow, writeExposures, writeFacts, writeUsage } from './usage-rows.ts'
 
 /** How soon what happens to requests is in the database. */
@@ -29,6 +30,8 @@ export const MAX_PENDING = 4_096
  * database 50 times at the least. One that was stopped sooner is relieved at the same time.
  */
 const TERM_MS = 3_000
+/** A database that has not answered for as long: what waits for it goes to the queue, well before the host stops waiting. */
+const PATIENCE_MS = 5_000
 
 /** A row of usage that will change until it is settled, and what else is written with it. */
 export interface Entry {
@@ -55,6 +58,7 @@ export class Ledger {
   readonly keeping: Keeping
   readonly #db: SqlDatabase
   readonly #now: () => number
+  readonly #queue: QueueBinding | undefined
   #entries = new Set<Entry>()
   #exposures: ExposureRow[] = []
   #facts: FactsRow[] = []
@@ -68,8 +72,10 @@ export class Ledger {
   #termBegan = Number.NEGATIVE_INFINITY
   #isLed = false
 
-  constructor(db: SqlDatabase, keeping: Keeping, now: () => number) {
+  /** `queue`: takes what the database does not; undefined: it waits in memory. */
+  constructor(db: SqlDatabase, keeping: Keeping, now: () => number, queue?: QueueBinding) {
     this.#db = db
+    this.#queue = queue
     this.keeping = keeping
     this.#now = now
     this.leases = new Leases(db, keeping.spareMs)
@@ -77,7 +83,9 @@ export class Ledger {
 
   /** Throws 503 where rows cannot be written: nothing runs that will not be on record. */
   async ready(): Promise<void> {
-    if (this.#hasFailed || this.#entries.size >= MAX_PENDING) await this.#orUnavailable(this.flush())
+    // The database is slow rather than away: what is on its way goes on, and what was gathered since does not wait for it.
+    if (this.#entries.size >= MAX_PENDING) await this.#handOver(undefined)
+    if (!this.isReady) await this.#orUnavailable(this.#flushOrHandOver())
   }
 
   get isReady(): boolean {
@@ -114,6 +122,15 @@ export class Ledger {
     await this.#orUnavailable(this.flush())
   }
 
+  async #flushOrHandOver(): Promise<void> {
+    try {
+      await this.flush()
+    } catch (error) {
+      // What is still owed then (counts of limits) has no other way.
+      if (!(await this.#handOver(this.#batch)) || this.#batch !== undefined) throw error
+    }
+  }
+
   get #isOwing(): boolean {
     return this.#entries.size > 0 || this.#exposures.length > 0 || this.#facts.length > 0
   }
@@ -144,17 +161,64 @@ export class Ledger {
       while (term === this.#term && (this.#isOwing || this.#batch !== undefined || this.leases.isOwing)) {
         const lingerMs = this.#entries.size > MAX_PENDING / 2 ? 0 : this.keeping.lingerMs
         const pauseMs = failures === 0 ? lingerMs : RETRY_MS[failures - 1]
-        if (pauseMs === undefined) return
+        if (pauseMs === undefined) {
+          await this.#handOver(this.#batch)
+          return
+        }
         await new Promise((resolve) => setTimeout(resolve, pauseMs))
         if (term !== this.#term) return
-        const isDone = await this.#send().then(
+        const sent = this.#send().then(
           () => true,
           () => false,
         )
+        const isDone = this.#queue === undefined ? await sent : await this.#inTime(sent)
         failures = isDone ? 0 : failures + 1
       }
     } finally {
       if (term === this.#term) this.#isLed = false
+    }
+  }
+
+  /** False where it fails, or takes so long that the host may stop it: then its rows are with the queue as well. */
+  async #inTime(sent: Promise<boolean>): Promise<boolean> {
+    const { promise: late, resolve } = Promise.withResolvers<undefined>()
+    const timer = setTimeout(() => resolve(undefined), PATIENCE_MS)
+    const isDone = await Promise.race([sent, late])
+    clearTimeout(timer)
+    if (isDone === undefined) await this.#handOver(this.#batch)
+    return isDone ?? false
+  }
+
+  /**
+   * To the queue: what was gathered, and what of the batch is of rows. In memory stays what counts only in its order or
+   * changes other rows, reports of leases and `along`, and what is too large for a message. False: the queue does not
+   * take it, or there is none, and all is as it was.
+   */
+  async #handOver(batch: Batch | undefined): Promise<boolean> {
+    if (this.#queue === undefined) return false
+    const entries = [...this.#entries]
+    const [exposures, facts] = [this.#exposures, this.#facts]
+    const rows = entries.map(({ row }) => ({ ...row }))
+    this.#entries = new Set()
+    this.#exposures = []
+    this.#facts = []
+    try {
+      const left = await queueRows(this.#queue, {
+        facts: [...(batch?.facts ?? []), ...facts],
+        rows: [...(batch?.rows ?? []), ...rows],
+        exposures: [...(batch?.exposures ?? []), ...exposures],
+      })
+      if (this.#batch === batch) this.#batch = batch && restOf(batch)
+      this.#facts.push(...left)
+      // Those that settled: their row is told twice, which counts once.
+      for (const entry of entries) if (entry.along !== undefined) this.#entries.add(entry)
+      return true
+    } catch (error) {
+      log('usage.unqueued', { rows: rows.length + (batch?.rows.length ?? 0), ...errorFields(error) })
+      this.#entries = new Set([...entries, ...this.#entries])
+      this.#exposures = [...exposures, ...this.#exposures]
+      this.#facts = [...facts, ...this.#facts]
+      return false
     }
   }
 
@@ -241,4 +305,11 @@ export class Ledger {
       }
     }
   }
+}
+
+/** Of a batch whose rows are with the queue: what has no other way; undefined: nothing. */
+function restOf(batch: Batch): Batch | undefined {
+  const entries = batch.entries.filter(({ along }) => along !== undefined)
+  if (entries.length === 0 && batch.reports.length === 0) return undefined
+  return { entries, rows: entries.map(({ row }) => ({ ...row })), exposures: [], facts: [], reports: batch.reports }
 }

@@ -8,6 +8,7 @@ declare namespace Cloudflare {
     ENVIRONMENT: string
     PEPPERS: string
     CAPABILITY_SECRET: string
+    USAGE_QUEUE: Queue
     FUZZ: { readonly times: number; readonly seed: number }
     TEST_MIGRATIONS: import('cloudflare:test').D1Migration[]
   }

@@ -17,6 +17,9 @@ export default defineProject({
           FUZZ: fuzzed(),
           TEST_MIGRATIONS: await readD1Migrations(`${root}migrations`),
         },
+        // As wrangler.toml names them in a comment.
+        queueProducers: { USAGE_QUEUE: 'sidepath-usage' },
+        queueConsumers: { 'sidepath-usage': { maxBatchSize: 10, maxBatchTimeout: 0, maxRetries: 2, retryDelay: 0 } },
         // Whatever the Worker fetches ends here: nothing in these tests reaches a network.
         outboundService: answerAsBackend,
       },

@@ -12,8 +12,8 @@ export default defineProject({
     root: `${here}..`,
     // And those with real servers on the other side, which workerd cannot open.
     include: ['*.test.ts', 'on-node/*.test.ts'],
-    // The Worker's own entry; that of Node is in test/cli/gateway.test.ts.
-    exclude: ['worker.test.ts'],
+    // The Worker's own entry, and what only Cloudflare has; that of Node is in test/cli/gateway.test.ts.
+    exclude: ['worker.test.ts', 'usage-queue.test.ts'],
     testTimeout: 30_000,
     setupFiles: ['./apply-migrations.ts', './seed.ts'],
   },
