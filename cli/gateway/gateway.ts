@@ -26,7 +26,7 @@ export interface GatewayOptions {
   readonly metricsHost: string
 }
 
-/** Not text: the database is opened, and Cloudflare's flood guards have no counterpart here. */
+/** Not text: the database is opened, and Cloudflare's flood guards and queue have no counterpart here. */
 type Absent = 'DB' | 'FLOOD_BY_ADDRESS' | 'FLOOD_BY_KEY' | 'USAGE_QUEUE'
 
 /** The binding of the Worker → the variable here, and how to come by a value. */

@@ -177,7 +177,7 @@ function watched() {
       return env.DB.batch(statements)
     },
   }
-  return { state, bindings: { ...env, DB: db } }
+  return { state, bindings: { ...env, DB: db, USAGE_QUEUE: undefined } }
 }
 const statusesOf = async (ids: readonly (string | null)[]) => {
   const { results } = await env.DB.prepare(
