@@ -311,5 +311,12 @@ export class Ledger {
 function restOf(batch: Batch): Batch | undefined {
   const entries = batch.entries.filter(({ along }) => along !== undefined)
   if (entries.length === 0 && batch.reports.length === 0) return undefined
-  return { taken: entries, entries, rows: entries.map(({ row }) => ({ ...row })), exposures: [], facts: [], reports: batch.reports }
+  return {
+    taken: entries,
+    entries,
+    rows: entries.map(({ row }) => ({ ...row })),
+    exposures: [],
+    facts: [],
+    reports: batch.reports,
+  }
 }
