@@ -2,6 +2,7 @@
 import { createServer } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import type { ExecutionContext } from 'hono'
+import { listen } from './listen.ts'
 
 export interface Served {
   readonly url: string
@@ -14,7 +15,7 @@ const DRAIN_MS = 10_000
 
 export async function serveApp(
   answer: (request: Request, context: ExecutionContext) => Response | Promise<Response>,
-  { host, port }: { readonly host: string; readonly port: number },
+  address: { readonly host: string; readonly port: number },
 ): Promise<Served> {
   /** What Workers call waitUntil: work that outlives its response, such as the settling of a stream. */
   const pending = new Set<Promise<unknown>>()
@@ -29,14 +30,9 @@ export async function serveApp(
   // The global Request and Response become ones that make no stream until somebody asks for it: a third of all the time
   // of a request went into streams that nobody read.
   const server = createServer(getRequestListener((request) => answer(request, context)))
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, resolve)
-  })
-  const address = server.address()
-  const bound = typeof address === 'object' && address !== null ? address.port : port
+  const url = await listen(server, address)
   return {
-    url: `http://${host}:${bound}`,
+    url,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
       server.closeIdleConnections()

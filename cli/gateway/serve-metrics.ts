@@ -4,6 +4,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { createServer } from 'node:http'
 import { UserError } from '../fail.ts'
 import type { SpanCounter } from './count-spans.ts'
+import { listen } from './listen.ts'
 import type { Served } from './serve-app.ts'
 
 export const METRICS_TOKEN = 'SIDEPATH_METRICS_TOKEN'
@@ -30,7 +31,7 @@ export function checkMetrics({ host, token }: MetricsOptions): void {
 
 export async function serveMetrics(options: MetricsOptions, counter: SpanCounter): Promise<Served> {
   checkMetrics(options)
-  const { host, port, token } = options
+  const { token } = options
   const mayRead = (authorization: string | undefined): boolean =>
     token === undefined || timingSafeEqual(digestOf(authorization ?? ''), digestOf(`Bearer ${token}`))
   const server = createServer(async (request, response) => {
@@ -39,14 +40,9 @@ export async function serveMetrics(options: MetricsOptions, counter: SpanCounter
     else if (!isAsked) response.writeHead(404).end()
     else response.writeHead(200, { 'content-type': counter.contentType }).end(await counter.text())
   })
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, resolve)
-  })
-  const address = server.address()
-  const bound = typeof address === 'object' && address !== null ? address.port : port
+  const url = await listen(server, options)
   return {
-    url: `http://${host}:${bound}`,
+    url,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
       server.closeAllConnections()
